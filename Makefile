@@ -1,0 +1,39 @@
+# Two commands do everything on a fresh machine: `make quickstart` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install quickstart test test-all check format clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+install: $(INSTALLED)  ## make .venv and install pinned dependencies
+
+quickstart: $(INSTALLED)  ## vocabulary, rows, pre-training, export and a picture, on Python's own documentation
+	$(RUN)/spanelectra quickstart --out_dir quickstart --overwrite
+
+test: $(INSTALLED)  ## the default tests: offline, under five minutes on two cores
+	$(RUN)/pytest -q
+
+test-all: $(INSTALLED)  ## all tests, the slow ones too
+	$(RUN)/pytest -q -m 'slow or not slow'
+
+check: $(INSTALLED)  ## ruff and mypy
+	$(RUN)/ruff check src tests benchmarks
+	$(RUN)/ruff format --check src tests benchmarks
+	$(RUN)/mypy
+
+format: $(INSTALLED)  ## let ruff format and fix
+	$(RUN)/ruff check --fix src tests benchmarks
+	$(RUN)/ruff format src tests benchmarks
+
+clean:  ## remove what quickstart and the tests leave
+	rm -rf quickstart .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist

@@ -1,0 +1,118 @@
+"""Directories and files that exist complete or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+MANIFEST_NAME = "manifest.json"
+_PARTIAL_PREFIX = ".partial-"
+_REPLACED_PREFIX = ".replaced-"
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def partial_path(path: Path) -> Path:
+    """Where :func:`write_directory` prepares what will become ``path``."""
+    return path.with_name(f"{_PARTIAL_PREFIX}{path.name}")
+
+
+@contextlib.contextmanager
+def write_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+    """Yield a hidden sibling to write into; on success it gets a manifest, is flushed and renamed to ``path``.
+
+    A killed process leaves the sibling behind, which nothing opens and the next attempt removes. Where an exception
+    ends the block the sibling is removed and ``path`` is untouched.
+
+    Args:
+        path: the directory to come.
+        replace: whether an existing ``path`` gives way (only once the new one is complete).
+
+    Raises:
+        FileExistsError: before anything is written, where ``path`` holds something that is not to be replaced.
+    """
+    path = Path(path)
+    if path.exists() and (not path.is_dir() or (not replace and any(path.iterdir()))):
+        raise FileExistsError(f"{path} exists already")
+    partial, replaced = partial_path(path), path.with_name(f"{_REPLACED_PREFIX}{path.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        seal(partial)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    if replace and path.exists():
+        # two renames: a process killed in between leaves the old directory whole beside the new one
+        shutil.rmtree(replaced, ignore_errors=True)
+        path.rename(replaced)
+    partial.rename(path)
+    _flush_to_disk(path.parent)
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+def seal(directory: Path) -> None:
+    """Flush every file and write the manifest of sizes and checksums that makes a directory complete."""
+    files = sorted(file for file in directory.rglob("*") if file.is_file() and file != directory / MANIFEST_NAME)
+    manifest = {}
+    for file in files:
+        _flush_to_disk(file)
+        manifest[file.relative_to(directory).as_posix()] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
+    write_json(directory / MANIFEST_NAME, manifest)
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file's content, in hexadecimal."""
+    digest = hashlib.sha256()
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def find_damage(directory: str | Path) -> str | None:
+    """Compare a directory with its manifest: ``None`` if it is complete, else what is wrong with it, in words."""
+    directory = Path(directory)
+    try:
+        manifest = json.loads((directory / MANIFEST_NAME).read_text(encoding="utf-8"))
+        expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.items()}
+    except FileNotFoundError:
+        return f"{MANIFEST_NAME} is missing"
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return f"{MANIFEST_NAME} is unreadable"
+    for name, (size, digest) in expected.items():
+        file = directory / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        if file_digest(file) != digest:
+            return f"{name} has a wrong checksum"
+    return None
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a small text file atomically."""
+    path = Path(path)
+    partial = partial_path(path)
+    partial.write_text(text, encoding="utf-8")
+    _flush_to_disk(partial)
+    partial.replace(path)
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write JSON atomically, indented for people."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")

@@ -1,0 +1,219 @@
+"""What a run shows while it goes on: progress, history, alarms; and how it stops when it is told to."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from spanelectra.health import HealthMonitor
+
+_SHOWN = {
+    "loss": "loss",
+    "mlm_loss": "mlm",
+    "sbgo_loss": "sbgo",
+    "ato_loss": "ato",
+    "sbpo_loss": "sbpo",
+    "generator_accuracy": "gen acc",
+    "ato_auc": "ato auc",
+    "sbpo_auc": "sbpo auc",
+    "tokens_per_second": "tok/s",
+    "model_flops_utilisation": "mfu",
+}
+
+
+class TrainingDiverged(RuntimeError):
+    """A loss became infinite or not a number; the last checkpoint is from before that."""
+
+
+class RunStopped(RuntimeError):
+    """A signal asked the run to stop; it has written a checkpoint.
+
+    Attributes:
+        exit_code: 128 + the signal's number.
+    """
+
+    def __init__(self, signal_number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(signal_number).name}")
+        self.exit_code = 128 + signal_number
+
+
+def format_metrics(metrics: dict[str, Any]) -> str:
+    """One line of the metrics that people watch, in their short names."""
+    parts = []
+    for name, short in _SHOWN.items():
+        value = metrics.get(name)
+        if isinstance(value, (int, float)):
+            parts.append(f"{short} {value:,.0f}" if name == "tokens_per_second" else f"{short} {value:.3f}")
+    return "  ".join(parts)
+
+
+class ProgressCallback(TrainerCallback):
+    """A bar with rate and time left in a terminal; a line per log entry where output is not a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress: Progress | None = None
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero or not self.console.is_terminal or self.console.quiet:
+            return
+        self._progress = Progress(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[status]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("training", total=state.max_steps, completed=state.global_step, status="")
+        self._progress.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self._progress is not None:
+            self._progress.update(self._task, completed=state.global_step)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not state.is_world_process_zero or logs is None or not ("loss" in logs or "eval_loss" in logs):
+            return
+        if "eval_loss" in logs:
+            shown = {name.removeprefix("eval_"): value for name, value in logs.items()}
+            self.console.print(f"step {state.global_step:>6}  held-out  {format_metrics(shown)}", highlight=False)
+            return
+        if self._progress is not None:
+            self._progress.update(self._task, status=f"{logs.get('tokens_per_second', 0):,.0f} tok/s")
+        left = logs.get("seconds_left")
+        tail = f"  left {time.strftime('%H:%M:%S', time.gmtime(left))}" if left is not None else ""
+        self.console.print(f"step {state.global_step:>6}  {format_metrics(logs)}{tail}", highlight=False)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class HistoryCallback(TrainerCallback):
+    """Appends every log entry to ``metrics.jsonl``; on resume, entries after the checkpoint are dropped first."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        kept = [line for line in read_history(self.file) if line["step"] <= state.global_step]
+        self.file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero and logs and ("loss" in logs or "eval_loss" in logs):
+            with open(self.file, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"step": state.global_step, **_finite(logs)}) + "\n")
+
+
+def _finite(logs: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no NaN: write such a number as its name."""
+    return {
+        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in logs.items()
+    }
+
+
+def read_history(file: Path) -> list[dict[str, Any]]:
+    """The complete lines of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
+    if not file.is_file():
+        return []
+    lines = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
+
+
+class HealthCallback(TrainerCallback):
+    """Shows the alarms of a :class:`HealthMonitor`, and ends a run whose loss is no longer a number."""
+
+    def __init__(self, monitor: HealthMonitor, console: Console) -> None:
+        self.monitor = monitor
+        self.console = console
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if not logs:
+            return
+        metrics = {name.removeprefix("eval_"): value for name, value in logs.items() if isinstance(value, (int, float))}
+        alarms = self.monitor.check(state.global_step, metrics)
+        for alarm in alarms if state.is_world_process_zero else []:
+            self.console.print(f"[bold red]ALARM[/bold red] {alarm}", highlight=False)
+        for alarm in alarms:
+            if "diverged" in alarm:
+                raise TrainingDiverged(alarm)
+
+
+class SaveAndStopCallback(TrainerCallback):
+    """SIGTERM and Ctrl-C: finish the step, write a checkpoint, stop. A second Ctrl-C stops at once."""
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._previous: dict[int, Any] = {}
+
+    def _on_signal(self, number: int, frame: Any) -> None:
+        if self.received is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._on_signal)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.received is not None:
+            control.should_save = control.should_training_stop = True
+        # close the window of averaged metrics at a checkpoint, so that resuming there repeats and loses nothing
+        if control.should_save:
+            control.should_log = True
+
+    def restore(self) -> None:
+        """Put the previous signal handlers back."""
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()

@@ -1,0 +1,83 @@
+"""Where a run keeps its checkpoints, which of them is the newest that is whole, and what a run directory holds."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from spanelectra.atomic_files import find_damage
+from spanelectra.errors import UserError
+
+CONFIG_NAME = "config.yaml"
+ENVIRONMENT_NAME = "environment.json"
+METRICS_NAME = "metrics.json"
+HISTORY_NAME = "metrics.jsonl"
+MODEL_DIRECTORY = "model"
+TOKENIZER_DIRECTORY = "tokenizer"
+_CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+
+
+def checkpoint_step(checkpoint: Path) -> int:
+    """Optimiser step of a ``checkpoint-N`` directory."""
+    match = _CHECKPOINT.fullmatch(checkpoint.name)
+    assert match is not None
+    return int(match.group(1))
+
+
+def list_checkpoints(run: str | Path) -> list[Path]:
+    """The run's checkpoints, oldest first, whole or not."""
+    found = [path for path in Path(run).glob("checkpoint-*") if path.is_dir() and _CHECKPOINT.fullmatch(path.name)]
+    return sorted(found, key=checkpoint_step)
+
+
+def newest_complete_checkpoint(run: str | Path) -> tuple[Path | None, list[str]]:
+    """Find where to resume.
+
+    Returns:
+        The newest checkpoint that agrees with its manifest, or ``None``; and a sentence for each newer one that was
+        passed over.
+    """
+    passed_over: list[str] = []
+    for checkpoint in reversed(list_checkpoints(run)):
+        damage = find_damage(checkpoint)
+        if damage is None:
+            return checkpoint, passed_over
+        passed_over.append(f"{checkpoint} is damaged ({damage}) and was passed over")
+    return None, passed_over
+
+
+def remove_old_checkpoints(run: str | Path, keep: int) -> None:
+    """Delete all but the newest ``keep`` checkpoints."""
+    for checkpoint in list_checkpoints(run)[:-keep] if keep > 0 else []:
+        shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def find_model(run: str | Path) -> Path:
+    """The saved model of a run: its final one, else its newest complete checkpoint, else the directory itself.
+
+    Raises:
+        UserError: where there is none of these.
+    """
+    run = Path(run)
+    if (run / MODEL_DIRECTORY / "config.json").is_file():
+        return run / MODEL_DIRECTORY
+    checkpoint, passed_over = newest_complete_checkpoint(run)
+    if checkpoint is not None:
+        return checkpoint
+    if (run / "model.safetensors").is_file():
+        return run
+    if not run.is_dir():
+        raise UserError(f"{run} does not exist; give the --out_dir of a `spanelectra pretrain` run.")
+    reason = f" ({passed_over[0]})" if passed_over else ""
+    raise UserError(f"{run} holds no finished model and no complete checkpoint{reason}.")
+
+
+def holds_run(directory: str | Path) -> bool:
+    """Whether a directory has anything of a run in it."""
+    directory = Path(directory)
+    return (
+        (directory / CONFIG_NAME).exists()
+        or bool(list_checkpoints(directory))
+        or (directory / MODEL_DIRECTORY).exists()
+    )

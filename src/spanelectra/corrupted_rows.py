@@ -1,0 +1,129 @@
+"""Rows with fake spans in them, on disk: features for a discriminator that needs no generator beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spanelectra.data.training_rows import RowBatch
+from spanelectra.errors import UserError
+from spanelectra.losses import IGNORE_INDEX
+
+FEATURES_NAME = "features.json"
+FORMAT_VERSION = 1
+_ID_FEATURES = ("corrupted_ids", "original_ids")
+_POSITION_FEATURES = (
+    "masked_positions",
+    "left_boundaries",
+    "right_boundaries",
+    "span_positions",
+    "decoy_positions",
+    "decoy_left_boundaries",
+    "decoy_right_boundaries",
+    "decoy_span_positions",
+)
+_FLAG_FEATURES = ("masked_valid", "decoy_scored")
+
+
+def is_corrupted_data(directory: str | Path) -> bool:
+    """Whether a directory is what ``spanelectra corrupt`` wrote."""
+    return (Path(directory) / FEATURES_NAME).is_file()
+
+
+class CorruptedRowsWriter:
+    """Writes batches of one split into memory-mapped ``.npy`` files.
+
+    Args:
+        directory: to write into.
+        split: ``train`` or ``validation``.
+        rows, length, count: numbers of rows, tokens a row and scored positions a row.
+    """
+
+    def __init__(self, directory: Path, split: str, rows: int, length: int, count: int, vocab_size: int) -> None:
+        id_type = np.uint16 if vocab_size <= 1 << 16 else np.uint32
+        layout: dict[str, tuple[int, Any]] = dict.fromkeys(_ID_FEATURES, (length, id_type))
+        layout.update(dict.fromkeys(_POSITION_FEATURES, (count, np.uint16)))
+        layout.update(dict.fromkeys(_FLAG_FEATURES, (count, np.bool_)))
+        self._arrays = {
+            name: np.lib.format.open_memmap(
+                directory / f"{split}.{name}.npy", mode="w+", dtype=dtype, shape=(rows, width)
+            )
+            for name, (width, dtype) in layout.items()
+        }
+        self._written = 0
+
+    def write(self, batch: dict[str, Tensor], corrupted_ids: Tensor) -> None:
+        """Append a collated batch and the ids its generator made of it."""
+        features = {name: batch[name] for name in self._arrays if name in batch}
+        features["corrupted_ids"] = corrupted_ids
+        features["masked_valid"] = batch["labels"] != IGNORE_INDEX
+        end = self._written + corrupted_ids.shape[0]
+        for name, array in self._arrays.items():
+            array[self._written : end] = features[name].cpu().numpy()
+        self._written = end
+
+    def close(self) -> None:
+        """Flush everything to its file."""
+        for array in self._arrays.values():
+            array.flush()
+        self._arrays.clear()
+
+
+class CorruptedRows:
+    """One split of a directory that ``spanelectra corrupt`` wrote, memory-mapped.
+
+    Attributes:
+        metadata: content of ``features.json``.
+
+    Raises:
+        UserError: where the directory is none, or a file of it is missing or cut short.
+    """
+
+    def __init__(self, directory: str | Path, split: str) -> None:
+        self.directory = Path(directory)
+        if not is_corrupted_data(self.directory):
+            raise UserError(f"{directory} holds no corrupted rows; make some with `spanelectra corrupt`.")
+        self.metadata = json.loads((self.directory / FEATURES_NAME).read_text(encoding="utf-8"))
+        if self.metadata.get("format_version") != FORMAT_VERSION:
+            raise UserError(f"{directory} is of another format version; run `spanelectra corrupt` again.")
+        self._arrays: dict[str, NDArray[Any]] = {}
+        for name in (*_ID_FEATURES, *_POSITION_FEATURES, *_FLAG_FEATURES):
+            file = self.directory / f"{split}.{name}.npy"
+            try:
+                self._arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
+            except (OSError, ValueError) as error:
+                raise UserError(f"{file} is missing or damaged ({error}); run `spanelectra corrupt` again.") from error
+
+    def __len__(self) -> int:
+        return len(self._arrays["corrupted_ids"])
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens in a row."""
+        return int(self._arrays["corrupted_ids"].shape[1])
+
+    def collate(self, batch: RowBatch) -> dict[str, Tensor]:
+        """The model's inputs for these rows; the same in every epoch, as they were stored."""
+        features = {
+            name: torch.from_numpy(array[batch.rows].astype(np.int64))
+            for name, array in self._arrays.items()
+            if name not in _FLAG_FEATURES
+        }
+        features["decoy_scored"] = torch.from_numpy(self._arrays["decoy_scored"][batch.rows])
+        original = features["original_ids"].gather(1, features["masked_positions"])
+        valid = torch.from_numpy(self._arrays["masked_valid"][batch.rows])
+        features["labels"] = original.masked_fill(~valid, IGNORE_INDEX)
+        return features
+
+
+def row_batches(rows: int, size: int) -> Iterator[NDArray[np.int64]]:
+    """Consecutive row numbers, ``size`` at a time."""
+    for first in range(0, rows, size):
+        yield np.arange(first, min(first + size, rows), dtype=np.int64)

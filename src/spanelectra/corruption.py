@@ -1,0 +1,170 @@
+"""The command ``spanelectra corrupt``: a trained generator writes its fake spans down as discriminator features."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from spanelectra.atomic_files import write_directory, write_json
+from spanelectra.checkpointing import CONFIG_NAME, TOKENIZER_DIRECTORY
+from spanelectra.console import make_console
+from spanelectra.corrupted_rows import FEATURES_NAME, FORMAT_VERSION, CorruptedRowsWriter, row_batches
+from spanelectra.data.data_collator import DataCollatorForSpanElectra
+from spanelectra.data.packing import RowDataset
+from spanelectra.data.training_rows import RowBatch
+from spanelectra.errors import UserError
+from spanelectra.losses import IGNORE_INDEX
+from spanelectra.masking_setup import build_collator
+from spanelectra.model_building import load_generator
+from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.replacement import replace_tokens, sample_tokens, sampling_logits
+from spanelectra.training_args import PretrainingArguments, load_recipe
+
+
+def corrupt(
+    generator: str,
+    data: str,
+    out_dir: str,
+    mask_ratio: float | None = None,
+    max_span_words: int | None = None,
+    sampling_source: str | None = None,
+    sampling_temperature: float = 1.0,
+    batch_size: int = 64,
+    seed: int = 0,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Replace spans of prepared rows by samples from a trained generator, and save the result.
+
+    Args:
+        generator: run (or saved model) of the generator stage.
+        data: directory that `spanelectra prepare` wrote.
+        out_dir: directory to write; `spanelectra pretrain --stage discriminator --data` takes it.
+        mask_ratio: share of tokens to replace; by default as the generator was trained.
+        max_span_words: longest span in words; by default as the generator was trained.
+        sampling_source: mlm, sbgo or mixed logits; by default as the generator was trained.
+        sampling_temperature: divides the logits.
+        batch_size: rows at once.
+        seed: of masks and samples.
+        overwrite: replace an out_dir that exists.
+        quiet: print nothing.
+
+    Returns:
+        What was written: rows by split, tokens replaced, rate of samples that differ from the text.
+
+    Raises:
+        UserError: for a generator, data or out_dir that do not fit.
+    """
+    target = Path(out_dir)
+    if target.exists() and not overwrite:
+        raise UserError(f"{target} exists already; choose another --out_dir, or pass --overwrite to replace it.")
+    console = make_console(quiet)
+    model = load_generator(generator).eval()
+    settings = _generator_settings(generator)
+    settings.seed = seed
+    if mask_ratio is not None:
+        settings.mask_ratio = mask_ratio
+    if max_span_words is not None:
+        settings.max_span_words = max_span_words
+    # what the discriminator reads is what the generator samples, however the generator saw its masks
+    settings.mask_token_ratio, settings.random_token_ratio = 1.0, 0.0
+    source = sampling_source or model.config.sampling_source
+    if source != "mlm" and (model.generator is None or model.generator.span_boundary_head is None):
+        raise UserError(f"sampling_source {source} needs a generator trained with SBGO. Sample from mlm.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(device)
+
+    summary: dict[str, Any] = {}
+    with write_directory(target, replace=overwrite) as partial:
+        for split in ("train", "validation"):
+            rows = RowDataset(data, split)
+            collate = build_collator(rows, settings)
+            # the generator had no use for decoys, the discriminator has
+            collate.policy = dataclasses.replace(collate.policy, decoys=collate.policy.masking == "span")
+            sample = _Sampler(model, source, sampling_temperature, device)
+            summary[split] = _write_split(partial, split, rows, collate, sample, batch_size, console)
+        metadata = {
+            "format_version": FORMAT_VERSION,
+            "max_seq_length": rows.max_seq_length,
+            "tokenizer_fingerprint": rows.metadata["tokenizer_fingerprint"],
+            "generator": str(generator),
+            "sampling_source": source,
+            "sampling_temperature": sampling_temperature,
+            "max_span_length": settings.max_span_length,
+            "seed": seed,
+            "splits": summary,
+        }
+        write_json(partial / FEATURES_NAME, metadata)
+        shutil.copytree(Path(data) / "tokenizer", partial / TOKENIZER_DIRECTORY)
+    console.print(
+        f"{target}: {summary['train']['rows']:,} training and {summary['validation']['rows']:,} validation rows; "
+        f"{summary['train']['replaced_rate']:.1%} of the masked tokens were replaced by another one."
+    )
+    return metadata
+
+
+def _generator_settings(generator: str) -> PretrainingArguments:
+    """Settings of the generator's run, for its masking; defaults for a model without a run around it."""
+    config = Path(generator) / CONFIG_NAME
+    if not config.is_file():
+        return PretrainingArguments().resolved()
+    return PretrainingArguments(**load_recipe(str(config)))
+
+
+@dataclasses.dataclass
+class _Sampler:
+    """Draws a batch's fake spans: a collated batch -> corrupted ids and what was replaced, both (batch, length)."""
+
+    model: SpanElectraForPreTraining
+    source: str
+    temperature: float
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        assert self.model.generator is not None
+        inputs = {name: tensor.to(self.device) for name, tensor in batch.items()}
+        generated = self.model.generator(
+            inputs["input_ids"],
+            inputs["masked_positions"],
+            inputs["left_boundaries"],
+            inputs["right_boundaries"],
+            inputs["span_positions"],
+            mlm=self.source != "sbgo",
+            sbgo=self.source != "mlm",
+        )
+        logits = sampling_logits(generated.mlm_logits, generated.sbgo_logits, self.source)
+        sampled = sample_tokens(logits, inputs["replacement_noise"], self.temperature)
+        return replace_tokens(inputs["original_ids"], inputs["masked_positions"], inputs["labels"], sampled)
+
+
+def _write_split(
+    directory: Path,
+    split: str,
+    rows: RowDataset,
+    collate: DataCollatorForSpanElectra,
+    sample: _Sampler,
+    batch_size: int,
+    console: Console,
+) -> dict[str, Any]:
+    """Write one split; returns its numbers."""
+    count = collate.policy.capacity(rows.max_seq_length)
+    writer = CorruptedRowsWriter(directory, split, len(rows), rows.max_seq_length, count, rows.metadata["vocab_size"])
+    masked = replaced = 0
+    batches = list(row_batches(len(rows), batch_size))
+    for numbers in track(batches, description=split, console=console, disable=not console.is_terminal):
+        batch = collate(RowBatch(numbers, np.zeros_like(numbers), 1.0))
+        corrupted_ids, changed = sample(batch)
+        writer.write(batch, corrupted_ids)
+        masked += int((batch["labels"] != IGNORE_INDEX).sum())
+        replaced += int(changed.sum())
+    writer.close()
+    return {"rows": len(rows), "masked_tokens": masked, "replaced_rate": replaced / max(1, masked)}

@@ -1,0 +1,57 @@
+"""What a data command shows while it works and when it is done, all of it on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from spanelectra.data.corpus import CorpusStatistics
+
+
+@contextlib.contextmanager
+def reading_progress(description: str, statistics: CorpusStatistics, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """Yield a function that redraws the bar from ``statistics``; a bar is drawn in a terminal only."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"), *columns, console=console, disable=quiet or not console.is_terminal
+    ) as progress:
+        task = progress.add_task(description, total=None)
+        yield lambda: progress.update(task, completed=statistics.bytes_read, total=statistics.total_bytes)
+
+
+def print_summary(title: str, lines: Mapping[str, Any], warnings: list[str], *, quiet: bool) -> None:
+    """Print aligned lines; counts get separators between thousands, warnings come last and even when ``quiet``."""
+    if not quiet:
+        width = max(map(len, lines))
+        print(title, file=sys.stderr)
+        for name, value in lines.items():
+            shown = f"{value:,}" if isinstance(value, int) else value
+            print(f"  {name:<{width}}  {shown}", file=sys.stderr)
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def corpus_lines(statistics: CorpusStatistics, seconds: float) -> dict[str, Any]:
+    """Summary lines on what was read, how fast, and what was passed over."""
+    megabytes = statistics.bytes_read / 1e6
+    lines: dict[str, Any] = {
+        "files": statistics.files,
+        "text": f"{megabytes:.1f} MB in {seconds:.1f} s, {megabytes / seconds:.1f} MB/s",
+    }
+    if statistics.skipped:
+        first, reason = next(iter(statistics.skipped.items()))
+        lines["skipped files"] = f"{len(statistics.skipped)}, such as {first} ({reason})"
+    return lines
+
+
+def peak_memory_megabytes() -> float:
+    """The most memory that this process has held so far, in units of 1e6 bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6

@@ -1,0 +1,172 @@
+"""Text files -> lines: decompressed, decoded, newlines made "\\n", with every failure traced to its byte.
+
+Memory is bounded by the chunk size and, where a limit is given, by that limit: a line longer than it comes in parts.
+"""
+
+from __future__ import annotations
+
+import bz2
+import codecs
+import gzip
+import io
+import lzma
+import zlib
+from collections.abc import Callable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import BinaryIO
+
+from spanelectra.errors import UserError, did_you_mean
+
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
+CHUNK_BYTES = 1 << 20
+
+
+def read_lines(
+    path: Path,
+    *,
+    encoding: str = "utf-8",
+    limit: int | None = None,
+    on_bytes: Callable[[int], None] = lambda count: None,
+) -> Iterator[str]:
+    """Yield the lines of a plain or compressed text file, each with its "\\n" where it has one.
+
+    Args:
+        path: the file; its last extension says how it is compressed.
+        encoding: a Python codec's name.
+        limit: the most characters of a part; a longer line comes in several, cut before whitespace where there is any.
+            None yields whole lines.
+        on_bytes: told the size of every decompressed chunk.
+
+    Raises:
+        UserError: the file cannot be opened, is damaged, binary or not in ``encoding``.
+    """
+    line_end = ""  # the unfinished line so far, as its parts: joined only when it ends or outgrows the limit
+    parts: list[str] = []
+    size = 0
+    for text in _decoded(path, encoding, on_bytes):
+        *lines, line_end = text.split("\n")
+        for line in lines:
+            if parts:
+                line = "".join([*parts, line])
+                parts, size = [], 0
+            line += "\n"
+            if limit is not None and len(line) > limit:
+                *heads, line = cut_at_whitespace(line, limit)
+                yield from heads
+            yield line
+        if line_end:
+            parts.append(line_end)
+            size += len(line_end)
+        if limit is not None and size > limit:
+            *heads, rest = cut_at_whitespace("".join(parts), limit)
+            yield from heads
+            parts, size = [rest], len(rest)
+    if parts:
+        yield "".join(parts)
+
+
+def cut_at_whitespace(text: str, limit: int) -> list[str]:
+    """Cut ``text`` into parts of at most ``limit`` characters, each before a run of whitespace where there is one.
+
+    Before, not after: byte-level tokenizers join a space to the word that follows it, so such parts get the tokens of
+    the whole text.
+    """
+    parts = []
+    start = 0
+    while len(text) - start > limit:
+        end = start + limit
+        # The character at `end` may itself be the whitespace to cut before, hence the + 1.
+        cut = max(text.rfind(space, start + 1, end + 1) for space in " \n\t")
+        while cut > start and text[cut - 1].isspace():
+            cut -= 1
+        cut = cut if cut > start else end
+        parts.append(text[start:cut])
+        start = cut
+    return [*parts, text[start:]]
+
+
+def did_you_mean_path(path: Path) -> str:
+    """Return a suggestion for a path that does not exist, taken from the folder it should be in."""
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    return did_you_mean(path.name, siblings)
+
+
+def _decoded(path: Path, encoding: str, on_bytes: Callable[[int], None]) -> Iterator[str]:
+    """Yield the text of the file in chunks, without a byte-order mark and with newlines made "\\n"."""
+    try:
+        "".encode(encoding)  # refuses codecs that are not of text, such as base64
+        decoder = codecs.getincrementaldecoder(encoding)()
+    except LookupError:
+        raise UserError(f"Unknown encoding '{encoding}'; Python's names hold, such as utf-8 or latin-1.") from None
+    newlines = io.IncrementalNewlineDecoder(None, translate=True)
+    bytes_before = line_number = 0
+    first = True
+    for chunk in chain(_decompressed(path), [b""]):
+        on_bytes(len(chunk))
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeDecodeError as error:
+            # The decoder may have kept the first bytes of a character from the chunk before.
+            offset = bytes_before + len(chunk) - len(error.object) + error.start
+            line = 1 + line_number + error.object[: error.start].decode(encoding, errors="replace").count("\n")
+            if b"\0" in error.object:
+                raise _binary(path, offset) from None
+            raise UserError(
+                f"'{path}' is not {encoding}: line {line}, byte offset {offset} ({error.reason}). "
+                "Give its encoding, for instance --encoding latin-1, or convert the file."
+            ) from None
+        if "\0" in text:
+            raise _binary(path, bytes_before + len(text[: text.index("\0")].encode(encoding)))
+        bytes_before += len(chunk)
+        line_number += text.count("\n")
+        if first and text:
+            text = text.removeprefix("\ufeff")
+            first = False
+        yield newlines.decode(text, final=not chunk)
+
+
+def _binary(path: Path, offset: int) -> UserError:
+    return UserError(
+        f"'{path}' is not text: it holds NUL bytes (near byte offset {offset}). "
+        "Take binary files out of the data, or give --encoding utf-16 if that is what it is."
+    )
+
+
+def _decompressed(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of the file in chunks that are not empty."""
+    openers: dict[str, Callable[[Path], BinaryIO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # type: ignore[dict-item]
+    extension = path.suffix.lower()
+    try:
+        if extension == ".zst":
+            yield from _decompressed_zstandard(path)
+            return
+        with openers.get(extension, lambda path: path.open("rb"))(path) as file:
+            while chunk := file.read(CHUNK_BYTES):
+                yield chunk
+    except (EOFError, zlib.error, lzma.LZMAError) as error:
+        raise UserError(f"'{path}' is truncated or damaged: {error}.") from None
+    except OSError as error:
+        # The bz2 and gzip modules report a wrong format as an OSError without a number.
+        reason = error.strerror or f"truncated or damaged: {error}"
+        raise UserError(f"Cannot read '{path}': {reason}.") from None
+
+
+def _decompressed_zstandard(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file of one or more zstandard frames; raises EOFError where the last one is cut short."""
+    import zstandard
+
+    frame = None
+    try:
+        with path.open("rb") as file:
+            while data := file.read(CHUNK_BYTES // 16):
+                while data:
+                    frame = frame or zstandard.ZstdDecompressor().decompressobj()
+                    if chunk := frame.decompress(data):
+                        yield chunk
+                    data = frame.unused_data if frame.eof else b""
+                    frame = None if frame.eof else frame
+    except zstandard.ZstdError as error:
+        raise EOFError(error) from None
+    if frame is not None:
+        raise EOFError("the file ends inside a compressed frame")

@@ -1,0 +1,20 @@
+"""The one exception that means "the user can fix this", and the words that help to.
+
+Every module raises :class:`UserError` for a user's mistake; the command line turns it into one or two lines on
+standard error and exit code 2. Anything else that escapes is a defect of ours and exits with 1.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake in what the user gave: says what was wrong, where, and what to do about it, in a line or two."""
+
+
+def did_you_mean(word: str, choices: Iterable[str]) -> str:
+    """Return ``" Did you mean 'mask_ratio'?"`` for the choice nearest to ``word``, or an empty string."""
+    nearest = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""

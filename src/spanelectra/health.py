@@ -1,0 +1,112 @@
+"""Health alarms: a run that looks fine and learns nothing is said to be so, in plain words, while it runs.
+
+Normal-looking losses over a useless encoder are the commonest silent failure of this kind of training. Every alarm
+compares with what needs no model at all: guessing by frequency, and saying 'original' every time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HealthLimits:
+    """When alarms may sound and how much better than the baseline is good enough.
+
+    Attributes:
+        warm_up_steps, warm_up_progress: no comparison before this many steps and this share of the part of the run in
+            which the losses in question are on; learning starts slowly (the unigram plateau lasts some 350 steps of
+            2,048 tokens for a small ModernBERT, over 1,000 for a small ELECTRA).
+        unigram_margin: nats by which the MLM loss must be below the unigram cross-entropy.
+        auc_margin: how far the AUC of replaced-token detection must be above 0.5.
+    """
+
+    warm_up_steps: int = 400
+    warm_up_progress: float = 0.5
+    unigram_margin: float = 0.05
+    auc_margin: float = 0.03
+
+
+class HealthMonitor:
+    """Watches logged metrics; every kind of alarm sounds once.
+
+    Args:
+        unigram_cross_entropy: nats a token of guessing by frequency on the held-out text; ``None`` if unknown.
+        max_steps: length of the run.
+        discriminator_start: step at which the discriminator's losses switch on.
+        limits: see :class:`HealthLimits`.
+    """
+
+    def __init__(
+        self,
+        unigram_cross_entropy: float | None,
+        max_steps: int,
+        discriminator_start: int = 0,
+        limits: HealthLimits | None = None,
+    ) -> None:
+        self.unigram_cross_entropy = unigram_cross_entropy
+        self.max_steps = max_steps
+        self.discriminator_start = discriminator_start
+        self.limits = limits or HealthLimits()
+        self.alarms: list[str] = []
+        self._sounded: set[str] = set()
+
+    def check(self, step: int, metrics: dict[str, float]) -> list[str]:
+        """Look at one line of the log (names as in ``PretrainingMetrics``, unprefixed); returns new alarms."""
+        found = []
+        for name, value in metrics.items():
+            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
+                found.append(
+                    (
+                        "non-finite",
+                        f"{name} is {value} at step {step}: training has diverged. Lower the learning rate, "
+                        "lengthen the warm-up, or turn bf16 off.",
+                    )
+                )
+        if self._is_warm(step, 0):
+            found += self._check_generator(step, metrics)
+        if self._is_warm(step, self.discriminator_start):
+            found += self._check_discriminator(step, metrics)
+        new = []
+        for kind, message in found:
+            if kind not in self._sounded:
+                new.append(message)
+            self._sounded.add(kind)
+        self.alarms += new
+        return new
+
+    def _is_warm(self, step: int, start: int) -> bool:
+        done, share = step - start, (step - start) / max(1, self.max_steps - start)
+        return done >= self.limits.warm_up_steps and share >= self.limits.warm_up_progress
+
+    def _check_generator(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        loss, unigram = metrics.get("mlm_loss"), self.unigram_cross_entropy
+        if loss is None or unigram is None or not math.isfinite(loss) or loss < unigram - self.limits.unigram_margin:
+            return []
+        return [
+            (
+                "unigram",
+                f"the generator is no better than guessing by frequency at step {step}: MLM loss {loss:.2f}, unigram "
+                f"cross-entropy {unigram:.2f}. What it feeds the discriminator is frequency noise. Train longer, "
+                "raise the learning rate, or start with shorter spans (--max_span_words '0:1 0.5:10').",
+            )
+        ]
+
+    def _check_discriminator(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        found = []
+        for prefix, name in (("ato", "all-token"), ("sbpo", "span-boundary")):
+            accuracy, auc = metrics.get(f"{prefix}_accuracy"), metrics.get(f"{prefix}_auc")
+            if accuracy is None or auc is None:
+                continue
+            majority = metrics[f"{prefix}_majority_accuracy"]
+            if accuracy <= majority and auc < 0.5 + self.limits.auc_margin:
+                found.append(
+                    (
+                        prefix,
+                        f"the discriminator's {name} head is no better than always giving the commoner verdict at step "
+                        f"{step}: accuracy {accuracy:.3f} against {majority:.3f}, AUC {auc:.2f}. Give the generator a "
+                        f"head start (--generator_head_start 0.3), train longer, or raise --{prefix}_weight.",
+                    )
+                )
+        return found

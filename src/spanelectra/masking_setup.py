@@ -1,0 +1,57 @@
+"""Settings -> the collator that masks a run's rows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from spanelectra.data.data_collator import DataCollatorForSpanElectra
+from spanelectra.data.packing import RowDataset
+from spanelectra.data.span_masking import SpanMaskingPolicy
+from spanelectra.data.tokenization import word_start_table
+from spanelectra.errors import UserError
+from spanelectra.schedules import Schedule
+from spanelectra.training_args import PretrainingArguments
+
+
+def masking_policy(settings: PretrainingArguments) -> SpanMaskingPolicy:
+    """The widest masking that a run's schedules ever ask for.
+
+    Raises:
+        UserError: for a ratio that leaves no boundary, or boundary objectives with token masking.
+    """
+    if settings.masking == "token" and {"sbgo", "sbpo"} & set(settings.objectives or ()):
+        raise UserError("sbgo and sbpo predict from span boundaries: they need --masking span, not token.")
+    return SpanMaskingPolicy(
+        mask_ratio=Schedule.parse(settings.mask_ratio, "mask_ratio").maximum,
+        span_length_probability=settings.span_length_probability,
+        max_span_words=round(Schedule.parse(settings.max_span_words, "max_span_words").maximum),
+        max_span_length=settings.max_span_length,
+        masking=settings.masking or "span",
+        decoys=settings.decoys and "sbpo" in (settings.objectives or ()),
+    )
+
+
+def build_collator(
+    rows: RowDataset, settings: PretrainingArguments, *, held_out: bool = False
+) -> DataCollatorForSpanElectra:
+    """The collator of a run's training rows, or of its held-out rows.
+
+    Held-out rows are always masked in one and the same way, whatever the run's seed, so that runs can be compared;
+    every masked token becomes [MASK] there.
+    """
+    tokenizer = rows.tokenizer()
+    assert settings.mask_token_ratio is not None and settings.random_token_ratio is not None
+    collator = DataCollatorForSpanElectra(
+        input_ids=rows.input_ids,
+        word_starts=word_start_table(tokenizer),
+        policy=masking_policy(settings),
+        mask_token_id=tokenizer.mask_token_id,
+        seed=settings.seed,
+        mask_ratio=Schedule.parse(settings.mask_ratio, "mask_ratio"),
+        max_span_words=Schedule.parse(settings.max_span_words, "max_span_words"),
+        mask_token_ratio=settings.mask_token_ratio,
+        random_token_ratio=settings.random_token_ratio,
+    )
+    if held_out:
+        return dataclasses.replace(collator, seed=0, mask_token_ratio=1.0, random_token_ratio=0.0)
+    return collator

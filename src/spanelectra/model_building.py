@@ -1,0 +1,208 @@
+"""Settings -> model: fresh, from a Hugging Face encoder, or from the generator of the first stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from spanelectra.checkpointing import find_model
+from spanelectra.configuration_spanelectra import SpanElectraConfig
+from spanelectra.encoder_families import encoder_of, make_encoder_config, scale_encoder_config
+from spanelectra.errors import UserError
+from spanelectra.modeling_generator import SpanElectraGenerator
+from spanelectra.modeling_spanelectra import SpanElectraForPreTraining, share_weights
+from spanelectra.shared_embeddings import materialise
+from spanelectra.training_args import PretrainingArguments
+from spanelectra.weight_transfer import (
+    initialise_discriminator,
+    initialise_generator,
+    read_encoder_config,
+    warm_start,
+)
+
+Report = Callable[[str], None]
+
+
+def build_model(
+    settings: PretrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    length: int,
+    report: Report,
+    *,
+    corrupted_data: bool = False,
+) -> SpanElectraForPreTraining:
+    """Build the model of a run.
+
+    Args:
+        settings: resolved settings.
+        tokenizer: of the prepared rows.
+        length: tokens in a row.
+        report: told, in a sentence each, where weights come from.
+        corrupted_data: whether the data holds the fake spans already, so that no generator needs to draw them.
+
+    Raises:
+        UserError: for shapes, vocabularies or weights that do not fit.
+    """
+    torch.manual_seed(settings.seed)
+    if settings.init_from:
+        encoder = _encoder_to_continue(settings.init_from, tokenizer, length)
+    else:
+        encoder = make_encoder_config(
+            settings.encoder,
+            vocab_size=len(tokenizer),
+            hidden_size=settings.hidden_size,
+            num_hidden_layers=settings.num_hidden_layers,
+            num_attention_heads=settings.num_attention_heads,
+            intermediate_size=settings.intermediate_size,
+            embedding_size=settings.embedding_size,
+            max_position_embeddings=max(settings.max_position_embeddings, length),
+            dropout=settings.dropout,
+            token_ids={name: getattr(tokenizer, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")},
+        )
+    if settings.stage == "discriminator":
+        model = _discriminator_model(settings, tokenizer, encoder, report, corrupted_data)
+    else:
+        model = _joint_model(settings, encoder, report)
+    if settings.gradient_checkpointing:
+        for stock in _stock_models(model):
+            stock.gradient_checkpointing_enable()
+    return model
+
+
+def _encoder_to_continue(directory: str, tokenizer: PreTrainedTokenizerBase, length: int) -> PreTrainedConfig:
+    encoder = read_encoder_config(directory)
+    if encoder.vocab_size != len(tokenizer):
+        raise UserError(
+            f"--init_from {directory}: its vocabulary has {encoder.vocab_size} entries, the rows' tokenizer "
+            f"{len(tokenizer)}. Prepare the rows with --tokenizer {directory}."
+        )
+    if encoder.max_position_embeddings < length:
+        raise UserError(
+            f"--init_from {directory}: it takes {encoder.max_position_embeddings} positions, the rows have {length}. "
+            "Prepare shorter rows."
+        )
+    return encoder
+
+
+def _boundary_settings(settings: PretrainingArguments) -> dict[str, Any]:
+    return {
+        "sampling_source": settings.sampling_source,
+        "sampling_temperature": settings.sampling_temperature,
+        "max_span_length": settings.max_span_length,
+        "span_position_size": settings.span_position_size,
+    }
+
+
+def _joint_model(
+    settings: PretrainingArguments, encoder: PreTrainedConfig, report: Report
+) -> SpanElectraForPreTraining:
+    """Generator and discriminator, or the generator alone where no objective trains a discriminator."""
+    joint = bool(settings.discriminator_objectives)
+    assert settings.generator_size is not None
+    # a checkpoint's layers can be copied, its width cannot be cut
+    size = 1.0 if settings.init_from else settings.generator_size
+    generator_config = scale_encoder_config(encoder, size, settings.generator_depth)
+    if settings.init_generator_from:
+        generator_config = read_encoder_config(settings.init_generator_from)
+    config = SpanElectraConfig(
+        generator_config=generator_config,
+        discriminator_config=encoder if joint else None,
+        objectives=settings.objectives,
+        sharing="none" if settings.init_from or not joint else settings.sharing,
+        **_boundary_settings(settings),
+    )
+    model = SpanElectraForPreTraining(config)
+    if settings.init_from:
+        assert model.generator is not None
+        if model.discriminator is not None:
+            report(str(initialise_discriminator(model.discriminator, settings.init_from)))
+        report(str(initialise_generator(model.generator, settings.init_generator_from or settings.init_from)))
+        if model.discriminator is not None:
+            # shared only now, so that both were filled as stock models
+            config.sharing = settings.sharing
+            config.check()
+            share_weights(model.generator, model.discriminator, config.sharing)
+    return model
+
+
+def load_generator(run: str | Path) -> SpanElectraForPreTraining:
+    """Open the model of a run that trained a generator.
+
+    Raises:
+        UserError: where it holds none.
+    """
+    trained = SpanElectraForPreTraining.from_pretrained(find_model(run))
+    if trained.generator is None:
+        raise UserError(f"--generator {run}: this run trained no generator. Run --stage generator first.")
+    return trained
+
+
+def _discriminator_model(
+    settings: PretrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    encoder: PreTrainedConfig,
+    report: Report,
+    corrupted_data: bool,
+) -> SpanElectraForPreTraining:
+    """A discriminator started from a trained generator, which stays, frozen, where samples must be drawn from it."""
+    draws_samples = settings.generator is not None and not corrupted_data
+    trained = load_generator(settings.generator) if settings.generator else None
+    generator_config = trained.generator.config if trained is not None and trained.generator is not None else None
+    if generator_config is not None and generator_config.vocab_size != len(tokenizer):
+        raise UserError(
+            f"--generator {settings.generator}: its vocabulary has {generator_config.vocab_size} entries, the rows' "
+            f"tokenizer {len(tokenizer)}. Both must come from one tokenizer."
+        )
+    config = SpanElectraConfig(
+        generator_config=generator_config if draws_samples else None,
+        discriminator_config=encoder,
+        objectives=settings.objectives,
+        sharing="none",
+        freeze_generator=draws_samples,
+        **_boundary_settings(settings),
+    )
+    model = SpanElectraForPreTraining(config)
+    assert model.discriminator is not None
+    if trained is not None and trained.generator is not None:
+        if model.generator is not None:
+            copy_generator(trained.generator, model.generator)
+        if settings.init_from:
+            report(str(initialise_discriminator(model.discriminator, settings.init_from)))
+        else:
+            report(str(warm_start(model.discriminator, trained.generator, settings.warm_start)))
+    return model
+
+
+def copy_generator(trained: SpanElectraGenerator, target: SpanElectraGenerator) -> None:
+    """Fill a fresh generator with a trained one's weights, its shared embeddings made ordinary.
+
+    Raises:
+        UserError: where sampling needs a boundary head that was not trained.
+    """
+    target.language_model.load_state_dict(materialise(trained.language_model).state_dict())
+    if target.span_boundary_head is not None:
+        if trained.span_boundary_head is None:
+            raise UserError("sampling_source needs a generator trained with SBGO; this one was not. Sample from mlm.")
+        target.span_boundary_head.load_state_dict(trained.span_boundary_head.state_dict())
+
+
+def compile_encoders(model: SpanElectraForPreTraining) -> str | None:
+    """Compile the encoders in place; returns why not, where no compiler works here, and leaves them eager."""
+    try:
+        probe = torch.compile(lambda x: torch.relu(x) * 2)
+        probe(torch.ones(8, device=next(model.parameters()).device))
+    except Exception as error:  # whatever the compiler's backend raises, eager still works
+        return f"torch.compile does not work here ({str(error).splitlines()[0][:120]}); going on without it"
+    for stock in _stock_models(model):
+        encoder_of(stock).compile()
+    return None
+
+
+def _stock_models(model: SpanElectraForPreTraining) -> list[PreTrainedModel]:
+    """The Hugging Face models inside, generator first."""
+    models = [model.generator.language_model] if model.generator is not None else []
+    return models + ([model.discriminator.detector] if model.discriminator is not None else [])

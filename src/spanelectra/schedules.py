@@ -1,0 +1,66 @@
+"""Numbers that change over a run: loss weights, mask ratio, span length."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+from spanelectra.errors import UserError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A piecewise-linear function of the run's progress from 0 to 1.
+
+    Attributes:
+        points: (progress, value) pairs in rising order of progress; constant before the first and after the last. Two
+            points at the same progress make a step.
+    """
+
+    points: tuple[tuple[float, float], ...]
+
+    @classmethod
+    def parse(cls, text: str | float | int, field: str) -> Schedule:
+        """Read ``0.15`` or ``"0:0.15 0.5:0.3"`` (progress:value, separated by spaces).
+
+        Raises:
+            UserError: naming ``field``, where the text is neither.
+        """
+        try:
+            pairs = [part.split(":") for part in str(text).split()]
+            points = [(0.0, float(pairs[0][0]))] if len(pairs) == 1 and len(pairs[0]) == 1 else None
+            points = points or [(float(progress), float(value)) for progress, value in pairs]
+        except (ValueError, IndexError):
+            points = []
+        in_range = all(0 <= progress <= 1 and math.isfinite(value) for progress, value in points)
+        rising = all(first[0] <= second[0] for first, second in itertools.pairwise(points))
+        if not points or not in_range or not rising:
+            raise UserError(
+                f"{field}: '{text}' is neither a number nor 'progress:value' pairs, with progress rising from 0 to 1, "
+                "such as '0:0.15 0.5:0.3'."
+            )
+        return cls(tuple(points))
+
+    def __call__(self, progress: float) -> float:
+        """The value at ``progress`` (0 at the start of the run, 1 at its end)."""
+        before = [point for point in self.points if point[0] <= progress]
+        after = [point for point in self.points if point[0] > progress]
+        if not before:
+            return after[0][1]
+        if not after:
+            return before[-1][1]
+        (start, low), (end, high) = before[-1], after[0]
+        value = low + (high - low) * (progress - start) / (end - start)
+        # rounding must not carry it past its ends
+        return min(max(value, min(low, high)), max(low, high))
+
+    @property
+    def maximum(self) -> float:
+        """The largest value it ever takes."""
+        return max(value for _, value in self.points)
+
+    @property
+    def minimum(self) -> float:
+        """The smallest value it ever takes."""
+        return min(value for _, value in self.points)

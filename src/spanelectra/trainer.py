@@ -1,0 +1,223 @@
+"""SpanElectraTrainer: transformers' Trainer with our losses by name, our metrics, and checkpoints that are atomic."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+
+from spanelectra.atomic_files import write_directory
+from spanelectra.checkpointing import remove_old_checkpoints
+from spanelectra.data.training_rows import RowBatch, RowsInOrder
+from spanelectra.flops import measure_peak_flops, row_training_flops
+from spanelectra.metrics import PretrainingMetrics
+from spanelectra.modeling_spanelectra import WEIGHTS_NAME, SpanElectraForPreTraining, SpanElectraOutput
+from spanelectra.optimization import build_optimizer
+from spanelectra.training_args import PretrainingArguments
+
+# Heads' verdicts are gathered every so many micro-batches: reading all logits once more costs some 2% of a step.
+METRICS_INTERVAL = 5
+
+
+class SpanElectraTrainer(Trainer):
+    """Trains a :class:`SpanElectraForPreTraining` on the rows of a run.
+
+    Args:
+        model: the model.
+        args: transformers' arguments (budget, schedule, devices).
+        settings: the run's settings (loss weights, optimiser, masking).
+        train_dataset: :class:`~spanelectra.data.training_rows.ShuffledRows` or corrupted rows.
+        collate: from a row batch of ``train_dataset`` to the model's inputs.
+        evaluation_rows: number of held-out rows; 0 for none.
+        collate_evaluation: the same for held-out rows.
+        length: tokens in a row.
+        **kwargs: for ``Trainer``.
+    """
+
+    model: SpanElectraForPreTraining
+
+    def __init__(
+        self,
+        model: SpanElectraForPreTraining,
+        args: TrainingArguments,
+        settings: PretrainingArguments,
+        train_dataset: Dataset,
+        collate: Callable[[RowBatch], dict[str, torch.Tensor]],
+        evaluation_rows: int,
+        collate_evaluation: Callable[[RowBatch], dict[str, torch.Tensor]] | None,
+        length: int,
+        **kwargs: Any,
+    ) -> None:
+        self.settings = settings
+        self.collate_evaluation = collate_evaluation
+        self.length = length
+        self.weight_schedules = settings.loss_weight_schedules()
+        self.train_metrics = PretrainingMetrics()
+        self._micro_batches = 0
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=train_dataset,
+            eval_dataset=RowsInOrder(evaluation_rows),
+            data_collator=collate,
+            **kwargs,
+        )
+        self.remove_callback(PrinterCallback)
+        self.tokens_per_step = (
+            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size * length
+        )
+        dtype = torch.bfloat16 if args.bf16 else torch.float32
+        self.peak_flops = measure_peak_flops(args.device, dtype) * args.world_size
+        self._window_start: tuple[float, int, float] | None = None
+        self._seconds_outside_training = 0.0
+        self._session_start = time.perf_counter()
+        self.seconds_before_session = 0.0
+
+    def loss_weights(self, step: int) -> dict[str, float]:
+        """Objective -> weight at an optimiser step; the discriminator's are 0 during the generator's head start."""
+        progress = step / max(1, self.args.max_steps)
+        weights = {name: schedule(progress) for name, schedule in self.weight_schedules.items()}
+        if self.settings.stage == "joint" and progress < self.settings.generator_head_start:
+            weights.update(ato=0.0, sbpo=0.0)
+        return weights
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, torch.Tensor],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Weighted sum of the losses of one micro-batch; the losses themselves are remembered by name."""
+        output: SpanElectraOutput = model(**inputs, loss_weights=self.loss_weights(self.state.global_step))
+        self.train_metrics.update_losses(output)
+        if self._micro_batches % METRICS_INTERVAL == 0:
+            self.train_metrics.update(output, inputs.get("masked_positions"), inputs.get("labels"))
+        self._micro_batches += 1
+        return (output.loss, output) if return_outputs else output.loss
+
+    def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
+        """AdamW or Muon as the settings say."""
+        if self.optimizer is None:
+            settings = self.settings
+            self.optimizer = build_optimizer(
+                self.model if model is None else model,
+                optimizer=settings.optimizer,
+                learning_rate=settings.learning_rate,
+                muon_learning_rate=settings.muon_learning_rate,
+                weight_decay=settings.weight_decay,
+                betas=(settings.adam_beta1, settings.adam_beta2),
+                eps=settings.adam_epsilon,
+            )
+        return self.optimizer
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> float:
+        """FLOPs of training on this micro-batch, generator included."""
+        weights = self.loss_weights(self.state.global_step)
+        rows = inputs["original_ids"].shape[0]
+        positions = inputs["masked_positions"].shape[1]
+        return rows * row_training_flops(
+            self.model, self.length, positions, with_discriminator=bool(weights["ato"] or weights["sbpo"])
+        )
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add metrics and throughput of the steps since the last entry."""
+        if "loss" in logs:
+            logs.update(self.train_metrics.compute())
+            self.train_metrics.reset()
+            logs.update(self._throughput())
+        super().log(logs, start_time)
+
+    def wall_seconds(self) -> float:
+        """Seconds that the run has taken, over all its sessions."""
+        return self.seconds_before_session + time.perf_counter() - self._session_start
+
+    def _throughput(self) -> dict[str, float]:
+        """Tokens/s, utilisation and time left, without the time that evaluations and checkpoints took."""
+        now, step, flops = time.perf_counter(), self.state.global_step, float(self.state.total_flos)
+        values = {"tokens": float(step * self.tokens_per_step), "wall_seconds": self.wall_seconds()}
+        if self._window_start is not None and step > self._window_start[1]:
+            start, first_step, first_flops = self._window_start
+            seconds = now - start - self._seconds_outside_training
+            steps_per_second = (step - first_step) / seconds
+            values["tokens_per_second"] = steps_per_second * self.tokens_per_step
+            values["model_flops_utilisation"] = (flops - first_flops) / seconds / self.peak_flops
+            values["seconds_left"] = (self.args.max_steps - step) / steps_per_second
+        self._window_start, self._seconds_outside_training = (now, step, flops), 0.0
+        return values
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """One micro-batch, its dropout seeded by (seed, process, micro-batch) like every other draw.
+
+        So neither loader processes nor resuming change anything, and no generator's state needs to be kept.
+        """
+        if self._window_start is None:
+            # the first one starts the clock, so that start-up does not count as slow training
+            self._window_start = (time.perf_counter(), self.state.global_step, float(self.state.total_flos))
+            self._micro_batches = self.state.global_step * self.args.gradient_accumulation_steps
+        key = (self.args.seed, self.args.process_index, self._micro_batches)
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
+        return super().training_step(*args, **kwargs)
+
+    @torch.no_grad()
+    def evaluate(
+        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Metrics on the held-out rows, each masked in its one fixed way.
+
+        Every process evaluates all of them: they are few, and so nothing needs to be gathered.
+        """
+        dataset = self.eval_dataset
+        if self.collate_evaluation is None or not isinstance(dataset, RowsInOrder) or len(dataset) == 0:
+            return {}
+        start = time.perf_counter()
+        model = self.model
+        was_training = model.training
+        model.eval()
+        metrics, total = PretrainingMetrics(), []
+        size = self.args.per_device_eval_batch_size
+        weights = self.loss_weights(self.args.max_steps)
+        for first in range(0, len(dataset), size):
+            batch = dataset.__getitems__(range(first, min(first + size, len(dataset))))
+            inputs = self._prepare_inputs(self.collate_evaluation(batch))
+            with self.accelerator.autocast():
+                output = model(**inputs, loss_weights=weights)
+            metrics.update_losses(output)
+            metrics.update(output, inputs.get("masked_positions"), inputs.get("labels"))
+            total.append(output.loss)
+        model.train(was_training)
+        results = {f"{metric_key_prefix}_loss": torch.stack(total).mean().item()}
+        results.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.compute().items()})
+        results["tokens"] = float(self.state.global_step * self.tokens_per_step)
+        self.log(dict(results))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
+        self._seconds_outside_training += time.perf_counter() - start
+        return results
+
+    def _save_checkpoint(self, model: torch.nn.Module, trial: Any) -> None:
+        """Write model, optimiser, schedule and trainer state beside, then rename: whole or not at all."""
+        start = time.perf_counter()
+        run = Path(self.args.output_dir)
+        checkpoint = run / f"checkpoint-{self.state.global_step}"
+        self.store_flos()
+        if self.args.world_size > 1:
+            torch.distributed.barrier()
+        if self.args.should_save:
+            with write_directory(checkpoint, replace=True) as partial:
+                self.model.save_pretrained(partial)
+                torch.save(self.optimizer.state_dict(), partial / "optimizer.pt")
+                torch.save(self.lr_scheduler.state_dict(), partial / "scheduler.pt")
+                self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
+            remove_old_checkpoints(run, self.settings.save_total_limit)
+        self._seconds_outside_training += time.perf_counter() - start
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
+        """Load the weights strictly: a key that does not match is an error, not a warning."""
+        self.model.load_weights(Path(resume_from_checkpoint) / WEIGHTS_NAME)

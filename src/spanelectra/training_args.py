@@ -1,0 +1,366 @@
+"""Every setting of a pre-training run, in groups, with defaults, checks and the recipes that set them.
+
+A recipe is a YAML file of these names; a flag of the same name overrides it. This file imports neither torch nor
+transformers, so that asking for help is quick.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from spanelectra.errors import UserError, did_you_mean
+from spanelectra.schedules import Schedule
+
+RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
+
+# What makes a method: its objectives, its masking, and what becomes of a masked token (BERT: section 3.1; SpanBERT:
+# section 3; ELECTRA: the generator always sees [MASK]).
+METHODS: dict[str, dict[str, Any]] = {
+    "bert": {"objectives": ["mlm"], "masking": "token", "mask_token_ratio": 0.8, "random_token_ratio": 0.1},
+    "spanbert": {"objectives": ["mlm", "sbgo"], "masking": "span", "mask_token_ratio": 0.8, "random_token_ratio": 0.1},
+    "electra": {"objectives": ["mlm", "ato"], "masking": "token", "mask_token_ratio": 1.0, "random_token_ratio": 0.0},
+    "spanelectra": {
+        "objectives": ["mlm", "sbgo", "ato", "sbpo"],
+        "masking": "span",
+        "mask_token_ratio": 1.0,
+        "random_token_ratio": 0.0,
+    },
+}
+
+
+@dataclass
+class RunArguments:
+    """What to run, on what, and where to put it.
+
+    Args:
+        data: directory that `spanelectra prepare` wrote, or for the discriminator stage one of `spanelectra corrupt`.
+        out_dir: directory of the run; it must not hold one already.
+        resume: directory of an interrupted run; it goes on with its own settings from its newest complete checkpoint.
+        stage: joint training, or one of the two stages.
+        method: sets the objectives and the masking; bert, spanbert and electra are the baselines.
+        generator: run (or saved model) of the generator stage, for the discriminator stage.
+        warm_start: how the discriminator starts from that generator.
+        init_from: Hugging Face encoder to start from, instead of fresh weights; sets the encoder's shape.
+        init_generator_from: the same for the generator; by default the layers of init_from.
+        seed: of weights, shuffling, masks, sampling and dropout.
+        overwrite: delete a run that is in out_dir already.
+        quiet: no progress, no pictures, only errors.
+    """
+
+    data: str = ""
+    out_dir: str = ""
+    resume: str | None = None
+    stage: Literal["joint", "generator", "discriminator"] = "joint"
+    method: Literal["bert", "spanbert", "electra", "spanelectra"] = "spanelectra"
+    generator: str | None = None
+    warm_start: Literal["full", "embeddings", "grow"] = "full"
+    init_from: str | None = None
+    init_generator_from: str | None = None
+    seed: int = 0
+    overwrite: bool = False
+    quiet: bool = False
+
+
+@dataclass
+class ModelArguments:
+    """The shape of the encoder that is kept, and of its generator.
+
+    Args:
+        encoder: electra (the original, post-norm) or modernbert (pre-norm, rotary positions, gated MLP).
+        hidden_size: width.
+        num_hidden_layers: depth.
+        num_attention_heads: heads; must divide hidden_size.
+        intermediate_size: width of the MLP (ModernBERT's is gated: two matrices of this width go in).
+        embedding_size: width of the token embeddings, electra only; the hidden size by default.
+        max_position_embeddings: longest sequence that the encoder can take; the rows' length at least.
+        dropout: dropout probability in pre-training; the exported model keeps it for fine-tuning.
+        generator_size: fraction of width (and of heads) that the generator gets; by default 0.5 in joint training and
+            1.0 in the generator stage and for methods without a discriminator.
+        generator_depth: fraction of the layers that the generator gets.
+        sharing: what generator and discriminator share in joint training.
+        sampling_source: logits that replacements are drawn from.
+        sampling_temperature: divides those logits.
+        objectives: overrides the method's objectives: a list of mlm, sbgo, ato, sbpo.
+        span_position_size: width of the boundary heads' position embeddings.
+    """
+
+    encoder: Literal["electra", "modernbert"] = "modernbert"
+    hidden_size: int = 128
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 2
+    intermediate_size: int = 256
+    embedding_size: int | None = None
+    max_position_embeddings: int = 512
+    dropout: float = 0.0
+    generator_size: float | None = None
+    generator_depth: float = 1.0
+    sharing: Literal["embeddings", "gradient_disentangled", "encoder", "none"] = "embeddings"
+    sampling_source: Literal["mlm", "sbgo", "mixed"] = "mlm"
+    sampling_temperature: float = 1.0
+    objectives: list[str] | None = None
+    span_position_size: int = 64
+
+
+@dataclass
+class MaskingArguments:
+    """How rows are masked. A schedule is a number or 'progress:value' pairs such as '0:0.15 0.5:0.3'.
+
+    Args:
+        masking: spans of whole words, or single tokens; by default the method's.
+        mask_ratio: share of a row's tokens that is masked, 0.15 to 0.35; a number or a schedule.
+        max_span_words: longest span in words; a number or a schedule (start short: spans are hard to start from).
+        span_length_probability: p of the geometric law of span lengths.
+        max_span_length: longest span in tokens.
+        mask_token_ratio: probability that a masked span (token) becomes [MASK]; by default the method's.
+        random_token_ratio: probability that it becomes random tokens; the rest is kept.
+        decoys: score SBPO on as many unmasked spans too.
+    """
+
+    masking: Literal["span", "token"] | None = None
+    mask_ratio: float | str = 0.15
+    max_span_words: int | str = 10
+    span_length_probability: float = 0.2
+    max_span_length: int = 20
+    mask_token_ratio: float | None = None
+    random_token_ratio: float | None = None
+    decoys: bool = True
+
+
+@dataclass
+class OptimisationArguments:
+    """Budget, optimiser and loss weights. Weights take schedules too.
+
+    Args:
+        max_steps: optimiser steps.
+        max_tokens: budget in tokens instead; sets max_steps.
+        per_device_train_batch_size: rows a process and micro-batch.
+        gradient_accumulation_steps: micro-batches an optimiser step.
+        optimizer: adamw, or muon for the matrices of the layers with AdamW for the rest.
+        learning_rate: peak, of AdamW.
+        muon_learning_rate: peak, of Muon's matrices.
+        weight_decay: decoupled.
+        adam_beta1: first moment.
+        adam_beta2: second moment.
+        adam_epsilon: added to the root of the second moment.
+        lr_scheduler_type: linear, cosine, constant_with_warmup or warmup_stable_decay.
+        warmup_ratio: fraction of the steps that warm up.
+        decay_ratio: fraction of the steps that decay, for warmup_stable_decay.
+        max_grad_norm: clip at this norm; 0 for none.
+        mlm_weight: weight of masked language modelling.
+        sbgo_weight: weight of the span-boundary generative objective.
+        ato_weight: weight of the all-token objective (50 in ELECTRA, which sums what AdamW then normalises).
+        sbpo_weight: weight of the span-boundary predictive objective.
+        generator_head_start: fraction of the steps before the discriminator's losses switch on.
+        bf16: bfloat16 autocast; auto where a GPU has it.
+        torch_compile: compile the encoders; falls back to eager where there is no compiler.
+        gradient_checkpointing: recompute activations to save memory.
+        dataloader_num_workers: processes that mask rows ahead; masking is fast, so 0 is usually best.
+    """
+
+    max_steps: int = 1000
+    max_tokens: int | None = None
+    per_device_train_batch_size: int = 16
+    gradient_accumulation_steps: int = 1
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 2e-3
+    muon_learning_rate: float = 2e-2
+    weight_decay: float = 0.01
+    adam_beta1: float = 0.9
+    adam_beta2: float = 0.98
+    adam_epsilon: float = 1e-6
+    lr_scheduler_type: Literal["linear", "cosine", "constant_with_warmup", "warmup_stable_decay"] = "linear"
+    warmup_ratio: float = 0.05
+    decay_ratio: float = 0.2
+    max_grad_norm: float = 1.0
+    mlm_weight: float | str = 1.0
+    sbgo_weight: float | str = 1.0
+    ato_weight: float | str = 50.0
+    sbpo_weight: float | str = 10.0
+    generator_head_start: float = 0.0
+    bf16: Literal["auto", "true", "false"] = "auto"
+    torch_compile: bool = False
+    gradient_checkpointing: bool = False
+    dataloader_num_workers: int = 0
+
+
+@dataclass
+class ReportingArguments:
+    """What is shown and kept.
+
+    Args:
+        logging_steps: steps between lines of the log.
+        eval_steps: steps between held-out evaluations; 0 for one at the end only.
+        eval_rows: held-out rows that are evaluated.
+        per_device_eval_batch_size: rows at once in evaluation.
+        save_steps: steps between checkpoints; 0 for one at the end only.
+        save_total_limit: checkpoints kept.
+        tensorboard: write TensorBoard event files.
+    """
+
+    logging_steps: int = 50
+    eval_steps: int = 500
+    eval_rows: int = 512
+    per_device_eval_batch_size: int = 32
+    save_steps: int = 500
+    save_total_limit: int = 2
+    tensorboard: bool = True
+
+
+@dataclass
+class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArguments, ModelArguments, RunArguments):
+    """All settings of a run; see the groups it is made of."""
+
+    recipe: str | None = field(default=None, metadata={"help": "name of a shipped recipe or path of a YAML file"})
+
+    def check(self) -> None:
+        """Raise :class:`UserError` for a setting that is missing, out of range or at odds with another."""
+        for name in ("data", "out_dir"):
+            if not getattr(self, name):
+                raise UserError(f"{name} is missing: pass --{name} DIRECTORY.")
+        for name in (
+            "max_steps",
+            "per_device_train_batch_size",
+            "per_device_eval_batch_size",
+            "gradient_accumulation_steps",
+            "logging_steps",
+            "eval_rows",
+            "num_hidden_layers",
+            "max_span_length",
+        ):
+            if getattr(self, name) < 1:
+                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")
+        for name in ("warmup_ratio", "generator_head_start", "dropout", "decay_ratio"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UserError(f"{name} is a fraction from 0 to below 1, got {getattr(self, name)}.")
+        for name in ("learning_rate", "muon_learning_rate", "adam_epsilon"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name} must be above 0, got {getattr(self, name)}.")
+        if self.seed < 0:
+            raise UserError(f"seed must not be negative, got {self.seed}.")
+        for name, schedule in self.loss_weight_schedules().items():
+            if schedule.minimum < 0:
+                raise UserError(f"{name}_weight must not be negative.")
+        if Schedule.parse(self.mask_ratio, "mask_ratio").minimum <= 0:
+            raise UserError(f"mask_ratio must be above 0, got {self.mask_ratio}; 0.15 is usual.")
+        if Schedule.parse(self.max_span_words, "max_span_words").minimum < 1:
+            raise UserError(f"max_span_words must be at least 1, got {self.max_span_words}.")
+        self._check_stage()
+
+    def _check_stage(self) -> None:
+        if self.stage == "discriminator":
+            if not self.discriminator_objectives:
+                raise UserError(f"--stage discriminator needs a method with one, not {self.method}.")
+            if self.init_generator_from:
+                raise UserError(
+                    "--init_generator_from has no place here: the discriminator stage's generator is --generator."
+                )
+            if self.sharing == "encoder":
+                raise UserError(
+                    "--sharing encoder is for joint training: the discriminator stage trains an encoder alone."
+                )
+        elif self.generator:
+            raise UserError(f"--generator is for --stage discriminator, not for --stage {self.stage}.")
+        elif self.init_generator_from and not self.init_from:
+            raise UserError("--init_generator_from goes with --init_from.")
+
+    def resolved(self) -> PretrainingArguments:
+        """A copy in which everything that depends on method and stage is filled in."""
+        method = METHODS[self.method]
+        filled: dict[str, Any] = {
+            name: method[name] for name in method if name != "objectives" and getattr(self, name) is None
+        }
+        objectives = list(self.objectives if self.objectives is not None else method["objectives"])
+        if self.stage == "generator":
+            objectives = [name for name in objectives if name in ("mlm", "sbgo")]
+        elif self.stage == "discriminator":
+            objectives = [name for name in objectives if name in ("ato", "sbpo")]
+        filled["objectives"] = objectives
+        if self.generator_size is None:
+            filled["generator_size"] = 0.5 if {"ato", "sbpo"} & set(objectives) and self.sharing != "encoder" else 1.0
+        return dataclasses.replace(self, **filled)
+
+    @property
+    def discriminator_objectives(self) -> list[str]:
+        """Those of the objectives that train the discriminator."""
+        objectives = self.objectives if self.objectives is not None else METHODS[self.method]["objectives"]
+        return [name for name in objectives if name in ("ato", "sbpo")]
+
+    def loss_weight_schedules(self) -> dict[str, Schedule]:
+        """Objective -> its weight over the run, without the head start."""
+        return {
+            name: Schedule.parse(getattr(self, f"{name}_weight"), f"{name}_weight")
+            for name in ("mlm", "sbgo", "ato", "sbpo")
+        }
+
+    def settings_without_effect(self) -> list[str]:
+        """Settings of this (resolved) run that were chosen, against recipe and defaults, and change nothing."""
+        recipe = load_recipe(self.recipe) if self.recipe else {}
+        unchosen = PretrainingArguments(**recipe)
+        objectives = set(self.objectives or ())
+        idle: dict[str, tuple[bool, str]] = {
+            "sbgo_weight": ("sbgo" not in objectives, "SBGO is not among the objectives"),
+            "sbpo_weight": ("sbpo" not in objectives, "SBPO is not among the objectives"),
+            "ato_weight": ("ato" not in objectives, "ATO is not among the objectives"),
+            "mlm_weight": ("mlm" not in objectives, "MLM is not among the objectives"),
+            "decoys": ("sbpo" not in objectives, "only SBPO scores decoys"),
+            "generator_head_start": (
+                self.stage != "joint" or not {"ato", "sbpo"} & objectives,
+                "generator and discriminator do not train together",
+            ),
+            "sharing": (self.stage != "joint" or not {"ato", "sbpo"} & objectives, "nothing is there to share with"),
+            "sampling_temperature": (not {"ato", "sbpo"} & objectives, "nothing is sampled"),
+            "max_span_words": (self.masking == "token", "single tokens are masked"),
+            "span_length_probability": (self.masking == "token", "single tokens are masked"),
+            "muon_learning_rate": (self.optimizer != "muon", "the optimiser is AdamW"),
+            "decay_ratio": (self.lr_scheduler_type != "warmup_stable_decay", "only warmup_stable_decay decays apart"),
+            "warm_start": (self.stage != "discriminator", "only the discriminator stage starts from a generator"),
+        }
+        return [
+            f"{name}={getattr(self, name)} has no effect: {reason}"
+            for name, (is_idle, reason) in idle.items()
+            if is_idle and getattr(self, name) != getattr(unchosen, name)
+        ]
+
+
+def load_recipe(recipe: str) -> dict[str, Any]:
+    """Read a shipped recipe (by name) or a YAML file into a dictionary of settings.
+
+    A recipe may name another one in ``extends``; its own settings win.
+
+    Raises:
+        UserError: for an unknown recipe, a file that is not YAML (with its line), or a misspelt field.
+    """
+    path = RECIPES_DIRECTORY / f"{recipe}.yaml"
+    if not path.is_file():
+        path = Path(recipe)
+    if not path.is_file():
+        names = sorted(file.stem for file in RECIPES_DIRECTORY.glob("*.yaml"))
+        raise UserError(
+            f"--recipe {recipe}: neither a file nor a shipped recipe ({', '.join(names)}).{did_you_mean(recipe, names)}"
+        )
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from error
+    if not isinstance(settings, dict):
+        raise UserError(f"{path}: a recipe is a list of 'field: value' lines.")
+    known = [item.name for item in dataclasses.fields(PretrainingArguments)]
+    for name in settings:
+        if name not in known and name != "extends":
+            raise UserError(f"{path}: unknown field '{name}'.{did_you_mean(str(name), known)}")
+    parent = settings.pop("extends", None)
+    return {**load_recipe(parent), **settings} if parent else settings
+
+
+def as_yaml(arguments: PretrainingArguments) -> str:
+    """All settings as YAML that ``--recipe`` takes back."""
+    return yaml.safe_dump(dataclasses.asdict(arguments), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,14 @@
+"""Fixtures for every test."""
+
+from __future__ import annotations
+
+import pytest
+from factories import make_batch
+from prepared_rows import other_rows, rows  # noqa: F401 - fixtures
+from torch import Tensor
+
+
+@pytest.fixture
+def batch() -> dict[str, Tensor]:
+    """Three rows with masked and decoy spans, see :func:`factories.make_batch`."""
+    return make_batch()

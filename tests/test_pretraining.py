@@ -1,0 +1,280 @@
+"""The command ``pretrain``, end to end on small real text: stages, resuming, stopping, and what it refuses."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from spanelectra.atomic_files import file_digest
+from spanelectra.checkpointing import list_checkpoints
+from spanelectra.corruption import corrupt
+from spanelectra.errors import UserError
+from spanelectra.model_building import load_generator
+from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.pretraining import pretrain
+from spanelectra.training_args import PretrainingArguments
+
+SMALL: dict[str, Any] = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 48,
+    "max_steps": 6,
+    "per_device_train_batch_size": 4,
+    "logging_steps": 2,
+    "eval_steps": 3,
+    "eval_rows": 8,
+    "save_steps": 3,
+    "tensorboard": False,
+    "quiet": True,
+}
+
+
+def small_run(rows: Path, out_dir: Path, **settings: Any) -> PretrainingArguments:
+    """Settings of a run of a few seconds."""
+    return PretrainingArguments(**{**SMALL, "data": str(rows), "out_dir": str(out_dir), **settings})
+
+
+def weights(run: Path) -> str:
+    return file_digest(run / "model" / "model.safetensors")
+
+
+@pytest.mark.parametrize("encoder", ["electra", "modernbert"])
+def test_a_joint_run_leaves_model_metrics_history_and_settings(rows: Path, tmp_path: Path, encoder: str) -> None:
+    metrics = pretrain(small_run(rows, tmp_path / "run", encoder=encoder))
+    stored = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    assert stored == json.loads(json.dumps(metrics))
+    for name in ("tokens_per_second", "wall_seconds", "peak_memory_mib", "versions", "seed", "training_flops"):
+        assert stored[name] is not None
+    assert stored["tokens"] == 6 * 4 * 32
+    for name in ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss", "ato_auc", "generator_accuracy", "replaced_rate"):
+        assert name in stored["held_out"]
+    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in history if "loss" in line] == [2, 3, 4, 6]
+    assert [line["step"] for line in history if "eval_loss" in line] == [3, 6]
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["encoder"] == encoder
+    assert "processor" in json.loads((tmp_path / "run" / "environment.json").read_text())
+    SpanElectraForPreTraining.from_pretrained(tmp_path / "run" / "model")
+
+
+def test_the_same_seed_gives_the_same_weights_whatever_the_workers(rows: Path, tmp_path: Path) -> None:
+    for name, settings in {"a": {}, "b": {"dataloader_num_workers": 2}, "c": {"seed": 1}}.items():
+        pretrain(small_run(rows, tmp_path / name, dropout=0.1, **settings))
+    assert weights(tmp_path / "a") == weights(tmp_path / "b")
+    assert weights(tmp_path / "a") != weights(tmp_path / "c")
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_accumulated_micro_batches_train_like_one_large_batch(rows: Path, tmp_path: Path, optimizer: str) -> None:
+    pretrain(small_run(rows, tmp_path / "large", per_device_train_batch_size=8, optimizer=optimizer))
+    pretrain(small_run(rows, tmp_path / "accumulated", gradient_accumulation_steps=2, optimizer=optimizer))
+    large = load_file(tmp_path / "large" / "model" / "model.safetensors")
+    accumulated = load_file(tmp_path / "accumulated" / "model" / "model.safetensors")
+    # rows hold slightly different numbers of masked tokens, so means of means differ a little
+    difference = max(float((large[name] - accumulated[name]).abs().max()) for name in large)
+    change = max(float(tensor.abs().max()) for tensor in large.values())
+    assert difference < 0.05 * change
+
+
+def test_the_two_stages_and_corrupted_rows(rows: Path, tmp_path: Path) -> None:
+    pretrain(small_run(rows, tmp_path / "generator", stage="generator"))
+    generator = load_generator(tmp_path / "generator")
+    assert generator.discriminator is None
+    settings = {"stage": "discriminator", "generator": str(tmp_path / "generator")}
+    metrics = pretrain(small_run(rows, tmp_path / "discriminator", **settings))
+    assert "ato_auc" in metrics["held_out"] and "mlm_loss" not in metrics["held_out"]
+
+    frozen = SpanElectraForPreTraining.from_pretrained(tmp_path / "discriminator" / "model").generator
+    assert frozen is not None and generator.generator is not None
+    for name, tensor in generator.generator.language_model.state_dict().items():
+        assert torch.equal(tensor, frozen.language_model.state_dict()[name]), name
+
+    corrupt(str(tmp_path / "generator"), str(rows), str(tmp_path / "fake"), quiet=True)
+    fake = pretrain(small_run(tmp_path / "fake", tmp_path / "from_fake", **settings))
+    assert "sbpo_auc" in fake["held_out"]
+    assert SpanElectraForPreTraining.from_pretrained(tmp_path / "from_fake" / "model").generator is None
+
+
+def test_the_first_step_of_the_discriminator_stage_starts_from_the_generator(rows: Path, tmp_path: Path) -> None:
+    pretrain(small_run(rows, tmp_path / "generator", stage="generator"))
+    settings = {"stage": "discriminator", "generator": str(tmp_path / "generator"), "learning_rate": 1e-12}
+    pretrain(small_run(rows, tmp_path / "discriminator", weight_decay=0.0, **settings))
+    model = SpanElectraForPreTraining.from_pretrained(tmp_path / "discriminator" / "model")
+    assert model.generator is not None and model.discriminator is not None
+    source = model.generator.language_model.base_model.state_dict()
+    target = model.discriminator.detector.base_model.state_dict()
+    for name in source:
+        torch.testing.assert_close(target[name], source[name], atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("method", ["bert", "spanbert", "electra"])
+def test_the_baselines_are_the_same_program(rows: Path, tmp_path: Path, method: str) -> None:
+    metrics = pretrain(small_run(rows, tmp_path / "run", method=method))
+    losses = {name for name in metrics["held_out"] if name.endswith("_loss")}
+    expected = {"bert": {"mlm_loss"}, "spanbert": {"mlm_loss", "sbgo_loss"}, "electra": {"mlm_loss", "ato_loss"}}
+    assert losses == expected[method]
+    assert not metrics["alarms"]
+
+
+def test_the_discriminator_rests_during_a_head_start(rows: Path, tmp_path: Path) -> None:
+    pretrain(small_run(rows, tmp_path / "run", generator_head_start=0.5, logging_steps=1))
+    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    with_discriminator = [line["step"] for line in history if "loss" in line and "ato_loss" in line]
+    assert with_discriminator == [4, 5, 6]
+
+
+def test_a_budget_in_tokens_becomes_steps(rows: Path, tmp_path: Path) -> None:
+    assert pretrain(small_run(rows, tmp_path / "run", max_tokens=4 * 32 * 4 + 1))["steps"] == 5
+
+
+def run_in_a_process(settings: PretrainingArguments, directory: Path, *extra: str) -> subprocess.Popen[bytes]:
+    """Start the command line in a process of its own."""
+    recipe = directory / "settings.yaml"
+    recipe.write_text(yaml.safe_dump({k: v for k, v in dataclasses.asdict(settings).items() if k != "recipe"}))
+    command = [sys.executable, "-m", "spanelectra.cli", "pretrain", *(extra or ("--recipe", str(recipe)))]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(
+    rows: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    # dropout draws from the global generator; the steps cross the end of an epoch
+    settings = small_run(rows, tmp_path / "stopped", max_steps=400, save_steps=20, dropout=0.1, eval_steps=50)
+    process = run_in_a_process(settings, tmp_path)
+    deadline = time.monotonic() + 120
+    while len(list_checkpoints(tmp_path / "stopped")) == 0:
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1].decode()
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(timeout=60) == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[number]
+    assert not (tmp_path / "stopped" / "metrics.json").exists()
+
+    resumed = pretrain(PretrainingArguments(resume=str(tmp_path / "stopped"), quiet=True))
+    whole = pretrain(dataclasses.replace(settings, out_dir=str(tmp_path / "whole")))
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    assert resumed["held_out"] == whole["held_out"]
+    history = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
+    steps = [line["step"] for line in history if "eval_loss" in line]
+    assert steps == [50, 100, 150, 200, 250, 300, 350, 400]
+
+
+def test_a_finished_run_is_not_run_again(rows: Path, tmp_path: Path) -> None:
+    first = pretrain(small_run(rows, tmp_path / "run"))
+    digest = weights(tmp_path / "run")
+    again = pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
+    assert again == json.loads(json.dumps(first)) and weights(tmp_path / "run") == digest
+
+
+def test_a_damaged_checkpoint_is_named_and_passed_over(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pretrain(small_run(rows, tmp_path / "run"))
+    digest = weights(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    file = tmp_path / "run" / "checkpoint-6" / "optimizer.pt"
+    file.write_bytes(file.read_bytes()[:-7])
+    pretrain(PretrainingArguments(resume=str(tmp_path / "run")))
+    assert "checkpoint-6 is damaged" in " ".join(capsys.readouterr().err.split())
+    assert weights(tmp_path / "run") == digest
+
+
+class TestRefusals:
+    """Each mistake is one clear sentence, and costs nothing that was there."""
+
+    def test_an_output_directory_that_holds_a_run(self, rows: Path, tmp_path: Path) -> None:
+        pretrain(small_run(rows, tmp_path / "run"))
+        digest = weights(tmp_path / "run")
+        with pytest.raises(UserError, match="holds a run already.*--resume"):
+            pretrain(small_run(rows, tmp_path / "run"))
+        assert weights(tmp_path / "run") == digest
+
+    def test_an_output_directory_with_something_else_in_it(self, rows: Path, tmp_path: Path) -> None:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "thesis.txt").write_text("years of work")
+        with pytest.raises(UserError, match="not empty"):
+            pretrain(small_run(rows, tmp_path / "run", overwrite=True))
+        assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [
+            ({"mask_ratio": 0.9}, "boundary"),
+            ({"mask_ratio": 0}, "mask_ratio must be above 0"),
+            ({"hidden_size": 33}, "not a multiple"),
+            ({"method": "electra", "objectives": ["mlm", "sbpo"]}, "--masking span"),
+            ({"objectives": ["mlm", "atos"]}, "Did you mean 'ato'"),
+            ({"stage": "discriminator"}, "needs --generator"),
+            ({"stage": "discriminator", "method": "bert"}, "not bert"),
+            ({"generator": "somewhere"}, "--stage discriminator"),
+            ({"data": "nowhere"}, "nowhere"),
+            ({"resume": "nowhere"}, "no run there"),
+            ({"init_from": "nowhere"}, "no Hugging Face model"),
+            ({"learning_rate": 0.0}, "learning_rate"),
+            ({"sharing": "encoder", "generator_size": 0.5}, "own shape"),
+            ({"generator_size": 0.3}, "whole fraction"),
+        ],
+    )
+    def test_settings_that_cannot_work(
+        self, rows: Path, tmp_path: Path, settings: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(UserError, match=message):
+            pretrain(small_run(**{"rows": rows, "out_dir": tmp_path / "run", **settings}))
+        assert not (tmp_path / "run" / "config.yaml").exists()
+
+    def test_a_generator_of_another_tokenizer(self, rows: Path, other_rows: Path, tmp_path: Path) -> None:
+        pretrain(small_run(other_rows, tmp_path / "generator", stage="generator"))
+        with pytest.raises(UserError, match=r"another tokenizer"):
+            pretrain(small_run(rows, tmp_path / "run", stage="discriminator", generator=str(tmp_path / "generator")))
+
+    def test_a_smaller_generator_names_the_parameter_and_the_way_out(self, rows: Path, tmp_path: Path) -> None:
+        pretrain(small_run(rows, tmp_path / "generator", stage="generator", generator_size=0.5))
+        settings = {"stage": "discriminator", "generator": str(tmp_path / "generator")}
+        with pytest.raises(UserError, match=r"warm_start 'full' cannot fill \S+ .*grow"):
+            pretrain(small_run(rows, tmp_path / "run", **settings))
+        pretrain(small_run(rows, tmp_path / "grown", warm_start="grow", **settings))
+
+
+def test_a_setting_without_effect_raises_an_alarm(rows: Path, tmp_path: Path) -> None:
+    metrics = pretrain(small_run(rows, tmp_path / "run", method="bert", sbpo_weight=3.0))
+    assert any("sbpo_weight=3.0 has no effect" in alarm for alarm in metrics["alarms"])
+
+
+def test_a_run_from_an_existing_encoder(rows: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+
+    tokenizer = AutoTokenizer.from_pretrained(rows / "tokenizer")
+    torch.manual_seed(0)
+    encoder = BertModel(
+        BertConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            num_hidden_layers=3,
+            num_attention_heads=2,
+            intermediate_size=64,
+            max_position_embeddings=64,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    encoder.save_pretrained(tmp_path / "bert")
+    settings = {"init_from": str(tmp_path / "bert"), "generator_depth": 0.67, "learning_rate": 1e-12}
+    pretrain(small_run(rows, tmp_path / "run", weight_decay=0.0, **settings))
+    model = SpanElectraForPreTraining.from_pretrained(tmp_path / "run" / "model")
+    assert model.generator is not None and model.discriminator is not None
+    source = AutoModel.from_pretrained(tmp_path / "bert").state_dict()
+    for part in (model.discriminator.detector, model.generator.language_model):
+        for name, tensor in part.base_model.state_dict().items():
+            torch.testing.assert_close(tensor, source[name], atol=1e-6, rtol=0)
+    assert model.generator.config.num_hidden_layers == 2
