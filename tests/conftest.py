@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from torch import Tensor
+
 from factories import make_batch
 from prepared_rows import other_rows, rows  # noqa: F401 - fixtures
-from torch import Tensor
 
 
 @pytest.fixture

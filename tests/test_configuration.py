@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from factories import encoder_config, joint_config
 from transformers import ElectraConfig, ModernBertConfig
 
+from factories import encoder_config, joint_config
 from spanelectra.configuration_spanelectra import OBJECTIVES, SpanElectraConfig
 from spanelectra.errors import UserError
 
@@ -54,7 +54,7 @@ def test_sharing_the_encoder_needs_equal_shapes(change):
     config = SpanElectraConfig(
         generator_config=smaller, discriminator_config=encoder_config("electra"), sharing="encoder"
     )
-    with pytest.raises(UserError, match="generator_size and generator_depth to 1.0"):
+    with pytest.raises(UserError, match=r"generator_size and generator_depth to 1\.0"):
         config.check()
 
 
@@ -69,7 +69,8 @@ def test_a_part_that_is_not_there_stays_absent():
 
 def test_dictionaries_become_stock_configurations():
     config = SpanElectraConfig(
-        generator_config=encoder_config("electra").to_dict(), discriminator_config=encoder_config("modernbert").to_dict()
+        generator_config=encoder_config("electra").to_dict(),
+        discriminator_config=encoder_config("modernbert").to_dict(),
     )
     assert isinstance(config.generator_config, ElectraConfig)
     assert isinstance(config.discriminator_config, ModernBertConfig)

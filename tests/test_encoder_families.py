@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from factories import FAMILIES, TOKEN_IDS, encoder_config
 from transformers import (
     BertForMaskedLM,
     BertForTokenClassification,
@@ -14,6 +13,7 @@ from transformers import (
     ModernBertForTokenClassification,
 )
 
+from factories import FAMILIES, TOKEN_IDS, encoder_config
 from spanelectra.encoder_families import (
     build_detector,
     build_masked_language_model,

@@ -270,7 +270,7 @@ def test_a_model_that_differs_is_refused(
         copied = materialise(model)
         is_generator = type(model).__name__.endswith("MaskedLM")
         if is_generator == (part == "generator"):
-            next(p for name, p in copied.named_parameters() if "layer.1.attention" in name).data.mul_(value)
+            next(p for name, p in copied.named_parameters() if "layer.1.output.dense" in name).data.mul_(value)
         return copied
 
     write_run(tmp_path / "run", tokenizer, joint_config())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from factories import COUNT, LENGTH, encoder_config, joint_config, make_batch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
+from factories import COUNT, LENGTH, encoder_config, joint_config, make_batch
 from spanelectra.flops import count_parameters, encoder_flops, measure_peak_flops, row_training_flops
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 
@@ -117,6 +117,8 @@ def test_peak_flops_is_what_a_product_of_matrices_reaches():
 def test_shared_parameters_are_counted_once():
     separate, shared = eager_model("electra", sharing="none"), eager_model("electra", sharing="embeddings")
     table = separate.discriminator.detector.electra.embeddings
-    saved = sum(e.weight.numel() for e in (table.word_embeddings, table.position_embeddings, table.token_type_embeddings))
+    saved = sum(
+        e.weight.numel() for e in (table.word_embeddings, table.position_embeddings, table.token_type_embeddings)
+    )
     assert count_parameters(separate) - count_parameters(shared) == saved
     assert count_parameters(None) == 0

@@ -22,7 +22,9 @@ def slow_vocabulary_loss(logits: torch.Tensor, labels: torch.Tensor) -> float:
 def slow_replaced_token_loss(logits: torch.Tensor, replaced: torch.Tensor, scored: torch.Tensor) -> float:
     """Minus the log probability of each verdict, one by one."""
     losses = []
-    entries = zip(logits.double().flatten().tolist(), replaced.flatten().tolist(), scored.flatten().tolist(), strict=True)
+    entries = zip(
+        logits.double().flatten().tolist(), replaced.flatten().tolist(), scored.flatten().tolist(), strict=True
+    )
     for logit, is_replaced, is_scored in entries:
         if is_scored:
             probability = 1 / (1 + math.exp(-logit))

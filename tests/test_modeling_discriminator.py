@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from factories import FAMILIES, MAX_SPAN_LENGTH, encoder_config, perturb
-from test_span_boundary_head import slow_head
 
+from factories import FAMILIES, MAX_SPAN_LENGTH, encoder_config, perturb
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
+from test_span_boundary_head import slow_head
 
 MASKED_NAMES = ("left_boundaries", "right_boundaries", "span_positions")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from factories import FAMILIES, MAX_SPAN_LENGTH, count_calls, encoder_config, perturb
-from test_span_boundary_head import slow_head
 
+from factories import FAMILIES, MAX_SPAN_LENGTH, count_calls, encoder_config, perturb
 from spanelectra.encoder_families import encoder_of
 from spanelectra.modeling_generator import SpanElectraGenerator
+from test_span_boundary_head import slow_head
 
 SPAN_NAMES = ("left_boundaries", "right_boundaries", "span_positions")
 CONFIGS = [("electra", None), ("electra", 24), ("modernbert", None), ("bert", None)]
@@ -65,9 +65,7 @@ def test_sbgo_never_reads_the_token_it_is_asked_about(family, batch):
     generator = build_generator(family)
     hidden = torch.randn(3, 16, 32, requires_grad=True)
     left, right, places = spans_of(batch)
-    logits = generator.language_model.get_output_embeddings()(
-        generator.span_boundary_head(hidden, left, right, places)
-    )
+    logits = generator.language_model.get_output_embeddings()(generator.span_boundary_head(hidden, left, right, places))
     for row, column, position in [(0, 0, 3), (0, 3, 9), (2, 2, 7)]:
         (gradient,) = torch.autograd.grad(logits[row, column].logsumexp(-1), hidden, retain_graph=True)
         read = {(int(r), int(c)) for r, c in gradient.abs().sum(-1).nonzero()}

@@ -7,6 +7,9 @@ import json
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
 from factories import (
     FAMILIES,
     count_calls,
@@ -18,10 +21,6 @@ from factories import (
     perturb,
     stock_labels,
 )
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
-from test_losses import slow_replaced_token_loss, slow_vocabulary_loss
-
 from spanelectra.configuration_spanelectra import OBJECTIVES, SHARING, SpanElectraConfig
 from spanelectra.encoder_families import encoder_of
 from spanelectra.errors import UserError
@@ -29,6 +28,7 @@ from spanelectra.losses import IGNORE_INDEX
 from spanelectra.modeling_spanelectra import WEIGHTS_NAME, SpanElectraForPreTraining
 from spanelectra.replacement import sample_tokens
 from spanelectra.training_args import PretrainingArguments
+from test_losses import slow_replaced_token_loss, slow_vocabulary_loss
 
 SUBSETS = [subset for size in range(1, 5) for subset in itertools.combinations(OBJECTIVES, size)]
 DISCRIMINATOR_ONLY = {"mlm": 0.0, "sbgo": 0.0}
@@ -69,7 +69,9 @@ def test_preset_spanbert_is_the_stock_loss_plus_a_loop_over_boundary_predictions
     assert list(output.losses) == ["mlm", "sbgo"]
     torch.testing.assert_close(output.losses["mlm"], stock.loss)
     # the logits themselves are read token by token in test_modeling_generator
-    assert output.losses["sbgo"].item() == pytest.approx(slow_vocabulary_loss(output.sbgo_logits, batch["labels"]), rel=1e-5)
+    assert output.losses["sbgo"].item() == pytest.approx(
+        slow_vocabulary_loss(output.sbgo_logits, batch["labels"]), rel=1e-5
+    )
     torch.testing.assert_close(output.loss, output.losses["mlm"] + output.losses["sbgo"])
 
 
@@ -132,9 +134,7 @@ def test_sbpo_without_decoys_scores_the_masked_tokens_alone(batch):
     without = model(**{name: tensor for name, tensor in batch.items() if not name.startswith("decoy")})
     count = batch["labels"].shape[1]
     torch.testing.assert_close(without.sbpo_logits, with_decoys.sbpo_logits[:, :count])
-    expected = slow_replaced_token_loss(
-        without.sbpo_logits, without.sbpo_replaced, batch["labels"] != IGNORE_INDEX
-    )
+    expected = slow_replaced_token_loss(without.sbpo_logits, without.sbpo_replaced, batch["labels"] != IGNORE_INDEX)
     assert without.losses["sbpo"].item() == pytest.approx(expected, rel=1e-5)
 
 
@@ -241,7 +241,9 @@ def test_no_gradient_crosses_the_sampling(family, source, batch):
         ("modernbert", 0.5, {"tok_embeddings.table"}),
     ],
 )
-def test_sharing_embeddings_lets_the_discriminator_reach_the_shared_tables_and_nothing_else(family, size, shared, batch):
+def test_sharing_embeddings_lets_the_discriminator_reach_the_shared_tables_and_nothing_else(
+    family, size, shared, batch
+):
     model = joint_model(family, sharing="embeddings", generator_size=size)
     discriminator_gradients(model, batch)
     reached = gradient_names(model.generator)
@@ -249,7 +251,9 @@ def test_sharing_embeddings_lets_the_discriminator_reach_the_shared_tables_and_n
     assert reached == {f"{prefix}{name}.weight" for name in shared}
 
 
-@pytest.mark.parametrize(("family", "size"), [("electra", 0.5), ("modernbert", 1.0), ("modernbert", 0.5), ("bert", 0.5)])
+@pytest.mark.parametrize(
+    ("family", "size"), [("electra", 0.5), ("modernbert", 1.0), ("modernbert", 0.5), ("bert", 0.5)]
+)
 def test_gradient_disentangled_sharing_moves_the_difference_and_not_the_generators_table(family, size, batch):
     model = joint_model(family, sharing="gradient_disentangled", generator_size=size)
     embedding = model.discriminator.detector.get_input_embeddings()

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from factories import joint_model
 from torch import nn
 from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification, ElectraForPreTraining
 
+from factories import joint_model
 from spanelectra.shared_embeddings import DisentangledEmbedding, ProjectedDecoder, ProjectedEmbedding, materialise
 
 IDS = torch.tensor([[5, 9, 99], [0, 5, 42]])
@@ -33,7 +33,9 @@ def test_a_projected_embedding_is_the_tables_row_times_the_projection(table, wid
 @torch.no_grad()
 def test_a_projection_keeps_the_scale_of_the_table(table):
     table = nn.Embedding(2000, 256)
-    assert ProjectedEmbedding(table, 128).materialise().std().item() == pytest.approx(table.weight.std().item(), rel=0.1)
+    assert ProjectedEmbedding(table, 128).materialise().std().item() == pytest.approx(
+        table.weight.std().item(), rel=0.1
+    )
 
 
 @torch.no_grad()

@@ -6,9 +6,9 @@ import math
 
 import pytest
 import torch
-from factories import MAX_SPAN_LENGTH, perturb
 from torch import Tensor
 
+from factories import MAX_SPAN_LENGTH, perturb
 from spanelectra.span_boundary_head import SpanBoundaryHead, gather_positions
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from factories import MAX_SPAN_LENGTH, encoder_config, joint_model, perturb
 from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModel,
@@ -13,6 +12,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
+from factories import MAX_SPAN_LENGTH, encoder_config, joint_model, perturb
 from spanelectra.encoder_families import encoder_of, scale_encoder_config
 from spanelectra.errors import UserError
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
@@ -134,7 +134,9 @@ def slow_grow(name: str, source: torch.Tensor, fresh: torch.Tensor) -> torch.Ten
 @pytest.mark.parametrize("family", ["electra", "modernbert", "bert"])
 @pytest.mark.parametrize("size", [1.0, 0.5])
 @pytest.mark.parametrize(("source_layers", "layers"), [(2, 2), (2, 4), (1, 3), (3, 4), (2, 3)])
-def test_grow_puts_each_block_into_the_corner_of_its_counterpart_and_repeats_layers(family, size, source_layers, layers):
+def test_grow_puts_each_block_into_the_corner_of_its_counterpart_and_repeats_layers(
+    family, size, source_layers, layers
+):
     config = encoder_config(family, layers=layers, embedding_size=24 if family == "electra" else None)
     small = scale_encoder_config(config, size, 1.0)
     small.num_hidden_layers = source_layers
@@ -160,13 +162,17 @@ def test_grow_puts_each_block_into_the_corner_of_its_counterpart_and_repeats_lay
     assert set(report.filled) == set(target) - set(kept_fresh)
     # only ModernBERT's later copies of its first layer lack something: the norm that a first layer does not have
     assert all(name.endswith("attn_norm.weight") for name in kept_fresh)
-    assert bool(kept_fresh) == (family == "modernbert" and any(i * source_layers // layers == 0 for i in range(1, layers)))
+    assert bool(kept_fresh) == (
+        family == "modernbert" and any(i * source_layers // layers == 0 for i in range(1, layers))
+    )
 
 
 def test_grow_refuses_a_generator_that_is_larger():
     config = encoder_config("bert")
     small = scale_encoder_config(config, 0.5, 1.0)
-    with pytest.raises(UserError, match=r"warm_start 'grow' cannot fill embeddings\.word_embeddings\.weight \(100, 16\)"):
+    with pytest.raises(
+        UserError, match=r"warm_start 'grow' cannot fill embeddings\.word_embeddings\.weight \(100, 16\)"
+    ):
         warm_start(make_discriminator(small), make_generator(config), "grow")
 
 
@@ -248,7 +254,9 @@ def test_a_checkpoint_that_lacks_a_parameter_of_the_encoder_is_an_error_that_nam
     name = "encoder.layer.1.output.dense.weight"
     weights = load_file(tmp_path / "model.safetensors")
     lost = next(key for key in weights if key.endswith(name))
-    save_file({key: value for key, value in weights.items() if key != lost}, tmp_path / "model.safetensors", {"format": "pt"})
+    save_file(
+        {key: value for key, value in weights.items() if key != lost}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
     with pytest.raises(UserError, match=name):
         initialise_discriminator(make_discriminator(encoder_config("electra")), tmp_path)
     with pytest.raises(UserError, match=name):

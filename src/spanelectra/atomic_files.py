@@ -68,7 +68,11 @@ def seal(directory: Path) -> None:
     """Flush every file and write the manifest of sizes and checksums that makes a directory complete."""
     files = sorted(file for file in directory.rglob("*") if file.is_file() and file != directory / MANIFEST_NAME)
     manifest = {}
+    umask = os.umask(0)
+    os.umask(umask)
     for file in files:
+        # safetensors makes files that only their owner can read
+        file.chmod(0o666 & ~umask)
         _flush_to_disk(file)
         manifest[file.relative_to(directory).as_posix()] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
     write_json(directory / MANIFEST_NAME, manifest)

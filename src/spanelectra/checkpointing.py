@@ -6,7 +6,7 @@ import re
 import shutil
 from pathlib import Path
 
-from spanelectra.atomic_files import find_damage
+from spanelectra.atomic_files import MANIFEST_NAME, find_damage
 from spanelectra.errors import UserError
 
 CONFIG_NAME = "config.yaml"
@@ -60,8 +60,11 @@ def find_model(run: str | Path) -> Path:
         UserError: where there is none of these.
     """
     run = Path(run)
-    if (run / MODEL_DIRECTORY / "config.json").is_file():
-        return run / MODEL_DIRECTORY
+    model, damage = run / MODEL_DIRECTORY, None
+    if (model / "config.json").is_file():
+        damage = find_damage(model) if (model / MANIFEST_NAME).is_file() else None
+        if damage is None:
+            return model
     checkpoint, passed_over = newest_complete_checkpoint(run)
     if checkpoint is not None:
         return checkpoint
@@ -69,6 +72,8 @@ def find_model(run: str | Path) -> Path:
         return run
     if not run.is_dir():
         raise UserError(f"{run} does not exist; give the --out_dir of a `spanelectra pretrain` run.")
+    if damage is not None:
+        passed_over.append(f"{model} is damaged ({damage})")
     reason = f" ({passed_over[0]})" if passed_over else ""
     raise UserError(f"{run} holds no finished model and no complete checkpoint{reason}.")
 

@@ -42,7 +42,8 @@ def _parser(command: str, function: Any) -> Any:
         def error(self, message: str, ex: Exception | None = None) -> Any:
             raise UserError(_explain(message, self))
 
-    parser = Parser(prog=f"spanelectra {command}", description=COMMANDS[command][1])
+    # our own --print_config prints the resolved settings
+    parser = Parser(prog=f"spanelectra {command}", description=COMMANDS[command][1], print_config=None)
     if command == "pretrain":
         from spanelectra.training_args import PretrainingArguments
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,7 @@ def look_at(
         model: in evaluation mode.
 
     Returns:
+        ``sentence``, the pieces of the text that are ``masked`` spans or stand between them, each with its ``text``.
         ``tokens``, one dictionary for each token of the row [CLS] … [SEP]:
             ``original`` and ``corrupted``, the token before and after replacement, as text that begins with a space
             where a new word does; ``masked`` and ``replaced``; ``ato`` and ``sbpo``, the probability of 'replaced' by
@@ -115,7 +117,11 @@ def look_at(
         }
         for slot, position in enumerate(positions)
     ]
-    return {"tokens": tokens, "fills": fills, "notices": notices}
+    sentence = [
+        {"text": texts(*(original_ids[position] for position in run)), "masked": masked}
+        for masked, run in itertools.groupby(range(1, len(original_ids) - 1), key=positions.__contains__)
+    ]
+    return {"sentence": sentence, "tokens": tokens, "fills": fills, "notices": notices}
 
 
 def _masked_row(
@@ -181,19 +187,16 @@ def _span_probabilities(output: SpanElectraOutput, batch: dict[str, Tensor]) -> 
 
 
 class _TokenTexts:
-    """Token id -> its text as it stands inside a sentence, with a space before it where a new word begins."""
+    """Token ids -> their text as it stands inside a sentence, with a space before it where a new word begins."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         self._tokenizer = tokenizer
-        self._special_ids = set(tokenizer.all_special_ids)
         # decoded after some other token, a token shows whether a space comes before it, in every kind of tokenizer
         self._before = tokenizer("a", add_special_tokens=False)["input_ids"][:1]
         self._text_before = self._decode(self._before)
 
-    def __call__(self, token_id: int) -> str:
-        if token_id in self._special_ids:
-            return f" {self._tokenizer.convert_ids_to_tokens(token_id)}"
-        return self._decode([*self._before, token_id]).removeprefix(self._text_before)
+    def __call__(self, *token_ids: int) -> str:
+        return self._decode([*self._before, *token_ids]).removeprefix(self._text_before)
 
     def _decode(self, ids: list[int]) -> str:
         return self._tokenizer.decode(ids, clean_up_tokenization_spaces=False)
@@ -216,7 +219,7 @@ def render(picture: dict[str, Any], console: Console) -> None:
     heads = [name for name in ("ato", "sbpo") if any(token[name] is not None for token in tokens)]
     masked = sum(token["masked"] for token in tokens)
     console.print(Text(f"Masked: {masked} of {len(tokens) - 2} tokens, in «spans»", style="bold"))
-    console.print(Padding(_sentence_with_spans(tokens), (0, 0, 1, 2)))
+    console.print(Padding(_sentence_with_spans(picture["sentence"]), (0, 0, 1, 2)))
     if any(fill["mlm"] or fill["sbgo"] for fill in picture["fills"]):
         console.print(Text("Filled: the generator's likeliest tokens, and the one drawn", style="bold"))
         console.print(_fills_table(picture["fills"]))
@@ -228,29 +231,28 @@ def render(picture: dict[str, Any], console: Console) -> None:
     legend += ["ATO reads the token itself."] if "ato" in heads else []
     legend += ["SBPO reads only the two tokens beside a span, a masked one or a decoy."] if "sbpo" in heads else []
     legend += [f"Note: {notice}." for notice in picture["notices"]]
-    for sentence in legend:
-        console.print(Text(sentence, style="dim"))
+    console.print(Text("\n".join(legend), style="dim"))
 
 
-def _visible(text: str) -> str:
-    """A token's text without the space before it, with everything that does not print written out."""
-    body = text.removeprefix(" ")
-    if not body.strip(" "):
-        return "␣" * max(1, len(body))
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in body)
+def _printable(text: str) -> str:
+    """Text with everything that does not print, such as line breaks and escape codes, written out."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
-def _sentence_with_spans(tokens: list[dict[str, Any]]) -> Text:
-    """The original sentence; spans never touch, so neighbouring masked tokens are of one span."""
+def _visible(token: str) -> str:
+    """A token without the space before it."""
+    body = token.removeprefix(" ")
+    return _printable(body) if body.strip(" ") else "␣" * max(1, len(body))
+
+
+def _sentence_with_spans(pieces: list[dict[str, Any]]) -> Text:
     sentence = Text()
-    inside = False
-    for token in tokens[1:-1]:
-        space = " " if sentence and token["original"].startswith(" ") else ""
-        closing = "»" if inside and not token["masked"] else ""
-        opening = "«" if token["masked"] and not inside else ""
-        inside = token["masked"]
-        sentence.append(closing + space + opening)
-        sentence.append(_visible(token["original"]), style="underline" if inside else "")
+    for piece in pieces:
+        text = _printable(piece["text"])
+        body = text.lstrip(" ")
+        # the space before a span, or before the sentence, is not part of it
+        sentence.append(" " * (len(text) - len(body)) if sentence else "")
+        sentence.append(f"«{body}»" if piece["masked"] else body, style="underline" if piece["masked"] else "")
     return sentence
 
 
@@ -262,10 +264,8 @@ def _fills_table(fills: list[dict[str, Any]]) -> Table:
     for fill in fills:
         heads = [fill["mlm"], *([fill["sbgo"][:1]] if has_boundary_head else [])]
         cells = [", ".join(f"{_visible(best['token'])} {best['probability']:.2f}" for best in head) for head in heads]
-        drawn = _visible(fill["sampled"])
-        restored = drawn == _visible(fill["original"])
-        cells = [_visible(fill["original"]), *cells, f"{drawn} (the same)" if restored else drawn]
-        table.add_row(*(Text(cell) for cell in cells))
+        same = " (the same)" if fill["sampled"] == fill["original"] else ""
+        table.add_row(*map(Text, (_visible(fill["original"]), *cells, _visible(fill["sampled"]) + same)))
     return table
 
 

@@ -175,9 +175,7 @@ def read_data(settings: PretrainingArguments) -> RunData:
 
 def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
     if settings.stage != "discriminator":
-        raise UserError(
-            f"{settings.data} holds corrupted rows, which only --stage discriminator takes."
-        )
+        raise UserError(f"{settings.data} holds corrupted rows, which only --stage discriminator takes.")
     train, held_out = CorruptedRows(settings.data, "train"), CorruptedRows(settings.data, "validation")
     if train.metadata["max_span_length"] > settings.max_span_length:
         raise UserError(
@@ -302,7 +300,8 @@ def build_trainer(
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         label_names=[],
-        ddp_find_unused_parameters=settings.generator_head_start > 0,
+        # heads rest while their weight is 0, and a prediction head rests where only the boundary head trains
+        ddp_find_unused_parameters=True,
         disable_tqdm=True,
         report_to=["tensorboard"] if settings.tensorboard else [],
     )

@@ -42,6 +42,8 @@ class SpanElectraTrainer(Trainer):
     """
 
     model: SpanElectraForPreTraining
+    optimizer: Any
+    control: Any
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import yaml
 
@@ -78,7 +78,7 @@ class ModelArguments:
         intermediate_size: width of the MLP (ModernBERT's is gated: two matrices of this width go in).
         embedding_size: width of the token embeddings, electra only; the hidden size by default.
         max_position_embeddings: longest sequence that the encoder can take; the rows' length at least.
-        dropout: dropout probability in pre-training; the exported model keeps it for fine-tuning.
+        dropout: dropout probability in pre-training; export sets another one for fine-tuning.
         generator_size: fraction of width (and of heads) that the generator gets; by default 0.5 in joint training and
             1.0 in the generator stage and for methods without a discriminator.
         generator_depth: fraction of the layers that the generator gets.
@@ -240,6 +240,14 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         for name in ("learning_rate", "muon_learning_rate", "adam_epsilon"):
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be above 0, got {getattr(self, name)}.")
+        for name in ("eval_steps", "save_steps"):
+            if getattr(self, name) < 0:
+                raise UserError(f"{name} must not be negative, got {getattr(self, name)}; 0 means at the end only.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise UserError(f"max_tokens must be at least 1, got {self.max_tokens}.")
+        kept = 1 - (self.mask_token_ratio or 0.0) - (self.random_token_ratio or 0.0)
+        if min(self.mask_token_ratio or 0.0, self.random_token_ratio or 0.0, kept) < -1e-9:
+            raise UserError("mask_token_ratio and random_token_ratio are probabilities: 0 or more, together 1 at most.")
         if self.seed < 0:
             raise UserError(f"seed must not be negative, got {self.seed}.")
         for name, schedule in self.loss_weight_schedules().items():
@@ -249,7 +257,21 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             raise UserError(f"mask_ratio must be above 0, got {self.mask_ratio}; 0.15 is usual.")
         if Schedule.parse(self.max_span_words, "max_span_words").minimum < 1:
             raise UserError(f"max_span_words must be at least 1, got {self.max_span_words}.")
+        self._check_that_something_trains()
         self._check_stage()
+
+    def _check_that_something_trains(self) -> None:
+        """At every moment of the run some objective must have a weight."""
+        schedules = {name: s for name, s in self.loss_weight_schedules().items() if name in (self.objectives or ())}
+        head_start = self.generator_head_start if self.stage == "joint" else 0.0
+        moments = {0.0, head_start, 1.0, *(moment for s in schedules.values() for moment, _ in s.points)}
+        for moment in sorted(moments | {max(0.0, moment - 1e-6) for moment in moments}):
+            active = [name for name in schedules if moment >= head_start or name in ("mlm", "sbgo")]
+            if schedules and not any(schedules[name](moment) > 0 for name in active):
+                raise UserError(
+                    f"at {moment:.0%} of the run no objective has a weight above 0: raise one of "
+                    f"{', '.join(f'{name}_weight' for name in schedules)}, or shorten generator_head_start."
+                )
 
     def _check_stage(self) -> None:
         if self.stage == "discriminator":
@@ -327,10 +349,14 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         ]
 
 
-def load_recipe(recipe: str) -> dict[str, Any]:
+def load_recipe(recipe: str, children: tuple[str, ...] = ()) -> dict[str, Any]:
     """Read a shipped recipe (by name) or a YAML file into a dictionary of settings.
 
-    A recipe may name another one in ``extends``; its own settings win.
+    A recipe may name another one in ``extends`` (by name, or by a path from its own folder); its own settings win.
+
+    Args:
+        recipe: name or path.
+        children: the recipes that extend this one, outermost first.
 
     Raises:
         UserError: for an unknown recipe, a file that is not YAML (with its line), or a misspelt field.
@@ -353,12 +379,31 @@ def load_recipe(recipe: str) -> dict[str, Any]:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path}: a recipe is a list of 'field: value' lines.")
-    known = [item.name for item in dataclasses.fields(PretrainingArguments)]
-    for name in settings:
+    known = get_type_hints(PretrainingArguments)
+    for name, value in settings.items():
         if name not in known and name != "extends":
             raise UserError(f"{path}: unknown field '{name}'.{did_you_mean(str(name), known)}")
+        settings[name] = _as_number(value, known.get(name), f"{path}: {name}")
     parent = settings.pop("extends", None)
-    return {**load_recipe(parent), **settings} if parent else settings
+    if parent is None:
+        return settings
+    if len(children) > 8:
+        raise UserError(f"{path}: recipes extend one another in a circle ({' -> '.join(children)}).")
+    if (path.parent / parent).is_file():
+        parent = str(path.parent / parent)
+    return {**load_recipe(parent, (*children, recipe)), **settings}
+
+
+def _as_number(value: Any, kind: Any, where: str) -> Any:
+    """YAML takes 2e-3, without a dot, for text; anything else of the wrong type is an error."""
+    if kind is float and isinstance(value, (str, int)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            raise UserError(f"{where}: '{value}' is not a number.") from None
+    if kind in (int, bool) and type(value) is not kind:
+        raise UserError(f"{where}: '{value}' is not {'true or false' if kind is bool else 'a whole number'}.")
+    return value
 
 
 def as_yaml(arguments: PretrainingArguments) -> str:

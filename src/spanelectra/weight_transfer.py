@@ -132,6 +132,8 @@ def read_encoder_config(directory: str | Path) -> PreTrainedConfig:
             f"--init_from {directory}: no Hugging Face model there ({str(error).splitlines()[0]})"
         ) from error
     encoder_family(config.model_type)
+    # where it lay is nobody's business who gets the new model
+    config.name_or_path = ""
     return config
 
 

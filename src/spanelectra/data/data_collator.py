@@ -85,9 +85,7 @@ class DataCollatorForSpanElectra:
             masks.masked_valid, np.take_along_axis(original_ids, masks.masked_positions, axis=1), IGNORE_INDEX
         )
         count = masks.masked_positions.shape[1]
-        noise = uniform(
-            self.seed, batch.epochs, batch.rows, Stream.REPLACEMENT_NOISE, count, dtype=np.float32
-        )
+        noise = uniform(self.seed, batch.epochs, batch.rows, Stream.REPLACEMENT_NOISE, count, dtype=np.float32)
         return {
             "input_ids": torch.from_numpy(masked_ids),
             "original_ids": torch.from_numpy(original_ids),
