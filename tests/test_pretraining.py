@@ -197,7 +197,7 @@ class TestRefusals:
     def test_an_output_directory_that_holds_a_run(self, rows: Path, tmp_path: Path) -> None:
         pretrain(small_run(rows, tmp_path / "run"))
         digest = weights(tmp_path / "run")
-        with pytest.raises(UserError, match="holds a run already.*--resume"):
+        with pytest.raises(UserError, match=r"holds a run already.*--resume"):
             pretrain(small_run(rows, tmp_path / "run"))
         assert weights(tmp_path / "run") == digest
 
