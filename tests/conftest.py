@@ -6,7 +6,8 @@ import pytest
 from torch import Tensor
 
 from factories import make_batch
-from prepared_rows import other_rows, rows  # noqa: F401 - fixtures
+from prepared_rows import other_rows, rhyme_rows, rows  # noqa: F401 - fixtures
+from small_runs import generator_run  # noqa: F401 - fixture
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from spanelectra.data.tokenization import vocab
 from spanelectra.quickstart import python_prose
 
 LENGTH = 32
+RHYME = """one two three four five six seven eight nine ten
+jack jill hill pail crown water fell down tumbling after"""
 
 
 def write_text(directory: Path, documents: int) -> Path:
@@ -21,9 +23,9 @@ def write_text(directory: Path, documents: int) -> Path:
     return directory
 
 
-def make_rows(directory: Path, *, tokenizer_type: str, vocab_size: int, documents: int) -> Path:
-    """vocab and prepare, as the commands do."""
-    text = write_text(directory / "text", documents)
+def make_rows(text: Path, *, tokenizer_type: str, vocab_size: int) -> Path:
+    """vocab and prepare, as the commands do, into the folder that holds the text's."""
+    directory = text.parent
     vocab(str(text), str(directory / "tokenizer"), tokenizer_type, vocab_size, quiet=True)  # type: ignore[arg-type]
     prepare(
         str(text),
@@ -39,10 +41,23 @@ def make_rows(directory: Path, *, tokenizer_type: str, vocab_size: int, document
 @pytest.fixture(scope="session")
 def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of 32 tokens from byte-level BPE."""
-    return make_rows(tmp_path_factory.mktemp("bpe"), tokenizer_type="BPE", vocab_size=600, documents=12)
+    text = write_text(tmp_path_factory.mktemp("bpe") / "text", 12)
+    return make_rows(text, tokenizer_type="BPE", vocab_size=600)
 
 
 @pytest.fixture(scope="session")
 def other_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Rows of 32 tokens from WordPiece."""
-    return make_rows(tmp_path_factory.mktemp("wordpiece"), tokenizer_type="BERT", vocab_size=600, documents=12)
+    text = write_text(tmp_path_factory.mktemp("wordpiece") / "text", 12)
+    return make_rows(text, tokenizer_type="BERT", vocab_size=600)
+
+
+@pytest.fixture(scope="session")
+def rhyme_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Rows of one rhyme, over and over: the same on every Python, and learnt in a hundred steps."""
+    text, rhyme = tmp_path_factory.mktemp("rhyme") / "text", RHYME.split()
+    text.mkdir()
+    for number in range(40):
+        words = [rhyme[(7 * number + place) % len(rhyme)] for place in range(150)]
+        (text / f"{number:02}.txt").write_text(" ".join(words), encoding="utf-8")
+    return make_rows(text, tokenizer_type="BERT", vocab_size=100)

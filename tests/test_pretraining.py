@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
+import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,40 +13,18 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from accelerate import PartialState
 from safetensors.torch import load_file
+from transformers import TrainingArguments
 
-from spanelectra.atomic_files import file_digest
+from small_runs import make_trainer, read_lines, small_run, start_command, weights, write_recipe
 from spanelectra.checkpointing import list_checkpoints
 from spanelectra.corruption import corrupt
 from spanelectra.errors import UserError
 from spanelectra.model_building import load_generator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
-from spanelectra.pretraining import pretrain
+from spanelectra.pretraining import _with_step_budget, pretrain
 from spanelectra.training_args import PretrainingArguments
-
-SMALL: dict[str, Any] = {
-    "hidden_size": 32,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "intermediate_size": 48,
-    "max_steps": 6,
-    "per_device_train_batch_size": 4,
-    "logging_steps": 2,
-    "eval_steps": 3,
-    "eval_rows": 8,
-    "save_steps": 3,
-    "tensorboard": False,
-    "quiet": True,
-}
-
-
-def small_run(rows: Path, out_dir: Path, **settings: Any) -> PretrainingArguments:
-    """Settings of a run of a few seconds."""
-    return PretrainingArguments(**{**SMALL, "data": str(rows), "out_dir": str(out_dir), **settings})
-
-
-def weights(run: Path) -> str:
-    return file_digest(run / "model" / "model.safetensors")
 
 
 @pytest.mark.parametrize("encoder", ["electra", "modernbert"])
@@ -61,9 +37,8 @@ def test_a_joint_run_leaves_model_metrics_history_and_settings(rows: Path, tmp_p
     assert stored["tokens"] == 6 * 4 * 32
     for name in ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss", "ato_auc", "generator_accuracy", "replaced_rate"):
         assert name in stored["held_out"]
-    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in history if "loss" in line] == [2, 3, 4, 6]
-    assert [line["step"] for line in history if "eval_loss" in line] == [3, 6]
+    assert [line["step"] for line in read_lines(tmp_path / "run")] == [2, 3, 4, 6]
+    assert [line["step"] for line in read_lines(tmp_path / "run", "eval_loss")] == [3, 6]
     assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["encoder"] == encoder
     assert "processor" in json.loads((tmp_path / "run" / "environment.json").read_text())
     SpanElectraForPreTraining.from_pretrained(tmp_path / "run" / "model")
@@ -130,21 +105,12 @@ def test_the_baselines_are_the_same_program(rows: Path, tmp_path: Path, method: 
 
 def test_the_discriminator_rests_during_a_head_start(rows: Path, tmp_path: Path) -> None:
     pretrain(small_run(rows, tmp_path / "run", generator_head_start=0.5, logging_steps=1))
-    history = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    with_discriminator = [line["step"] for line in history if "loss" in line and "ato_loss" in line]
+    with_discriminator = [line["step"] for line in read_lines(tmp_path / "run", "ato_loss")]
     assert with_discriminator == [4, 5, 6]
 
 
 def test_a_budget_in_tokens_becomes_steps(rows: Path, tmp_path: Path) -> None:
     assert pretrain(small_run(rows, tmp_path / "run", max_tokens=4 * 32 * 4 + 1))["steps"] == 5
-
-
-def run_in_a_process(settings: PretrainingArguments, directory: Path, *extra: str) -> subprocess.Popen[bytes]:
-    """Start the command line in a process of its own."""
-    recipe = directory / "settings.yaml"
-    recipe.write_text(yaml.safe_dump({k: v for k, v in dataclasses.asdict(settings).items() if k != "recipe"}))
-    command = [sys.executable, "-m", "spanelectra.cli", "pretrain", *(extra or ("--recipe", str(recipe)))]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
@@ -153,7 +119,7 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(
 ) -> None:
     # dropout draws from the global generator; the steps cross the end of an epoch
     settings = small_run(rows, tmp_path / "stopped", max_steps=400, save_steps=20, dropout=0.1, eval_steps=50)
-    process = run_in_a_process(settings, tmp_path)
+    process = start_command("--recipe", write_recipe(settings, tmp_path))
     deadline = time.monotonic() + 120
     while len(list_checkpoints(tmp_path / "stopped")) == 0:
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()[1].decode()
@@ -166,8 +132,7 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(
     whole = pretrain(dataclasses.replace(settings, out_dir=str(tmp_path / "whole")))
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     assert resumed["held_out"] == whole["held_out"]
-    history = [json.loads(line) for line in (tmp_path / "stopped" / "metrics.jsonl").read_text().splitlines()]
-    steps = [line["step"] for line in history if "eval_loss" in line]
+    steps = [line["step"] for line in read_lines(tmp_path / "stopped", "eval_loss")]
     assert steps == [50, 100, 150, 200, 250, 300, 350, 400]
 
 
@@ -176,6 +141,63 @@ def test_a_finished_run_is_not_run_again(rows: Path, tmp_path: Path) -> None:
     digest = weights(tmp_path / "run")
     again = pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
     assert again == json.loads(json.dumps(first)) and weights(tmp_path / "run") == digest
+
+
+def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(rows: Path, tmp_path: Path) -> None:
+    first = pretrain(small_run(rows, tmp_path / "run"))
+    digest = weights(tmp_path / "run")
+    (tmp_path / "run" / "metrics.json").unlink()
+    shutil.rmtree(tmp_path / "run" / "model")
+    again = pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
+    assert weights(tmp_path / "run") == digest
+    for name in ("held_out", "tokens", "training_flops", "steps"):
+        assert again[name] == first[name]
+
+
+def test_a_run_killed_before_its_tokenizer_was_saved_has_one_after_resuming(rows: Path, tmp_path: Path) -> None:
+    pretrain(small_run(rows, tmp_path / "run"))
+    for name in ("tokenizer", "model", "checkpoint-3", "checkpoint-6"):
+        shutil.rmtree(tmp_path / "run" / name)
+    pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
+    assert (tmp_path / "run" / "tokenizer" / "tokenizer.json").is_file()
+
+
+def test_a_run_is_resumed_with_as_many_processes_as_it_had(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretrain(small_run(rows, tmp_path / "run"))
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match=r"started with 1 process\(es\), not 2"):
+        pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
+
+
+def test_a_path_with_brackets_is_no_markup(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "[bold]a[" / "x]"
+    pretrain(small_run(rows, run, quiet=False))
+    assert f"{run}: finished." in capsys.readouterr().err
+
+
+def test_several_gpus_without_torchrun_are_not_split_by_data_parallel(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TrainingArguments, "_setup_devices", property(_pretend_two_gpus))
+    trainer = make_trainer(small_run(rows, tmp_path / "run"))
+    assert trainer.args.n_gpu == 1 and trainer.args.train_batch_size == 4
+
+
+def _pretend_two_gpus(args: TrainingArguments) -> torch.device:
+    if "_n_gpu" not in vars(args) or args._n_gpu == -1:
+        args._n_gpu = 2
+    args.distributed_state = PartialState(cpu=True)
+    return torch.device("cpu")
+
+
+def test_a_budget_in_tokens_is_shared_by_processes(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metrics = pretrain(small_run(rows, tmp_path / "run", max_tokens=1000, gradient_accumulation_steps=2))
+    assert metrics["steps"] == 4 and metrics["tokens"] == 4 * 2 * 4 * 32
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    settings = small_run(rows, tmp_path / "other", max_tokens=1000, gradient_accumulation_steps=2)
+    assert _with_step_budget(settings, 32).max_steps == 2
 
 
 def test_a_damaged_checkpoint_is_named_and_passed_over(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import math
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from spanelectra.atomic_files import write_text
+from spanelectra.console import say, sound_alarm
 from spanelectra.health import HealthMonitor
 
 _SHOWN = {
@@ -53,6 +55,12 @@ def format_metrics(metrics: dict[str, Any]) -> str:
         if isinstance(value, (int, float)):
             parts.append(f"{short} {value:,.0f}" if name == "tokens_per_second" else f"{short} {value:.3f}")
     return "  ".join(parts)
+
+
+def _hours(seconds: float) -> str:
+    """Hours, minutes and seconds; a long run has more than 24 of the first."""
+    minutes, second = divmod(round(seconds), 60)
+    return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}"
 
 
 class ProgressCallback(TrainerCallback):
@@ -97,13 +105,13 @@ class ProgressCallback(TrainerCallback):
             return
         if "eval_loss" in logs:
             shown = {name.removeprefix("eval_"): value for name, value in logs.items()}
-            self.console.print(f"step {state.global_step:>6}  held-out  {format_metrics(shown)}", highlight=False)
+            say(self.console, f"step {state.global_step:>6}  held-out  {format_metrics(shown)}")
             return
         if self._progress is not None:
             self._progress.update(self._task, status=f"{logs.get('tokens_per_second', 0):,.0f} tok/s")
         left = logs.get("seconds_left")
-        tail = f"  left {time.strftime('%H:%M:%S', time.gmtime(left))}" if left is not None else ""
-        self.console.print(f"step {state.global_step:>6}  {format_metrics(logs)}{tail}", highlight=False)
+        tail = f"  left {_hours(left)}" if left is not None else ""
+        say(self.console, f"step {state.global_step:>6}  {format_metrics(logs)}{tail}")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -125,7 +133,7 @@ class HistoryCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         kept = [line for line in read_history(self.file) if line["step"] <= state.global_step]
-        self.file.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        write_text(self.file, "".join(json.dumps(line) + "\n" for line in kept))
 
     def on_log(
         self,
@@ -161,6 +169,11 @@ def read_history(file: Path) -> list[dict[str, Any]]:
     return lines
 
 
+def unprefixed(logs: dict[str, Any]) -> dict[str, float]:
+    """The numbers of a log entry, those of an evaluation under the same names as in training."""
+    return {name.removeprefix("eval_"): value for name, value in logs.items() if isinstance(value, (int, float))}
+
+
 class HealthCallback(TrainerCallback):
     """Shows the alarms of a :class:`HealthMonitor`, and ends a run whose loss is no longer a number."""
 
@@ -178,10 +191,9 @@ class HealthCallback(TrainerCallback):
     ) -> None:
         if not logs:
             return
-        metrics = {name.removeprefix("eval_"): value for name, value in logs.items() if isinstance(value, (int, float))}
-        alarms = self.monitor.check(state.global_step, metrics)
+        alarms = self.monitor.check(state.global_step, unprefixed(logs))
         for alarm in alarms if state.is_world_process_zero else []:
-            self.console.print(f"[bold red]ALARM[/bold red] {alarm}", highlight=False)
+            sound_alarm(self.console, alarm)
         for alarm in alarms:
             if "diverged" in alarm:
                 raise TrainingDiverged(alarm)
@@ -206,6 +218,11 @@ class SaveAndStopCallback(TrainerCallback):
             self._previous[number] = signal.signal(number, self._on_signal)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.world_size > 1:
+            # the signal reaches processes in different steps; one that stops alone leaves the others waiting for it
+            received = torch.tensor(self.received or 0, device=args.device)
+            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
+            self.received = int(received.item()) or None
         if self.received is not None:
             control.should_save = control.should_training_stop = True
         # close the window of averaged metrics at a checkpoint, so that resuming there repeats and loses nothing

@@ -21,6 +21,7 @@ COMMANDS = {
     "pretrain": ("spanelectra.pretraining", "train a generator, a discriminator, or both together"),
     "corrupt": ("spanelectra.corruption", "write a trained generator's fake spans as discriminator features"),
     "export": ("spanelectra.export", "write plain Hugging Face models out of a run"),
+    "quickstart": ("spanelectra.quickstart", "all of it in minutes, on text that every Python carries"),
     "show": ("spanelectra.picture", "one sentence in the terminal: spans, fills and verdicts"),
 }
 # commands whose run is given without a flag: spanelectra export RUN --out_dir OUT
@@ -30,7 +31,7 @@ TAKES_RUN = ("export", "show")
 def usage() -> str:
     """The overview that ``spanelectra --help`` prints."""
     lines = ["usage: spanelectra COMMAND [--help] [OPTIONS]", "", "Span-level pre-training of text encoders.", ""]
-    lines += [f"  {name:<10}{description}" for name, (_, description) in COMMANDS.items()]
+    lines += [f"  {name:<12}{description}" for name, (_, description) in COMMANDS.items()]
     return "\n".join([*lines, "", "spanelectra COMMAND --help lists a command's options."])
 
 

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from spanelectra.data.row_dataset import SPLITS
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.losses import IGNORE_INDEX
@@ -30,6 +31,11 @@ _POSITION_FEATURES = (
     "decoy_span_positions",
 )
 _FLAG_FEATURES = ("masked_valid", "decoy_scored")
+
+
+def feature_files() -> list[str]:
+    """Names of the arrays of a complete directory."""
+    return [f"{split}.{name}.npy" for split in SPLITS for name in (*_ID_FEATURES, *_POSITION_FEATURES, *_FLAG_FEATURES)]
 
 
 def is_corrupted_data(directory: str | Path) -> bool:
@@ -79,6 +85,11 @@ class CorruptedRowsWriter:
 class CorruptedRows:
     """One split of a directory that ``spanelectra corrupt`` wrote, memory-mapped.
 
+    Args:
+        directory: what ``spanelectra corrupt`` wrote.
+        split: ``train`` or ``validation``.
+        decoys: whether SBPO is to score the decoys too.
+
     Attributes:
         metadata: content of ``features.json``.
 
@@ -86,20 +97,28 @@ class CorruptedRows:
         UserError: where the directory is none, or a file of it is missing or cut short.
     """
 
-    def __init__(self, directory: str | Path, split: str) -> None:
+    def __init__(self, directory: str | Path, split: str, decoys: bool = True) -> None:
         self.directory = Path(directory)
         if not is_corrupted_data(self.directory):
             raise UserError(f"{directory} holds no corrupted rows; make some with `spanelectra corrupt`.")
-        self.metadata = json.loads((self.directory / FEATURES_NAME).read_text(encoding="utf-8"))
-        if self.metadata.get("format_version") != FORMAT_VERSION:
+        file = self.directory / FEATURES_NAME
+        try:
+            self.metadata = json.loads(file.read_text(encoding="utf-8"))
+            version = self.metadata["format_version"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f"{file} is damaged ({error!r}); run `spanelectra corrupt` again.") from error
+        if version != FORMAT_VERSION:
             raise UserError(f"{directory} is of another format version; run `spanelectra corrupt` again.")
+        self.decoys = decoys
         self._arrays: dict[str, NDArray[Any]] = {}
         for name in (*_ID_FEATURES, *_POSITION_FEATURES, *_FLAG_FEATURES):
             file = self.directory / f"{split}.{name}.npy"
             try:
                 self._arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, ValueError) as error:
+            except (OSError, EOFError, ValueError) as error:
                 raise UserError(f"{file} is missing or damaged ({error}); run `spanelectra corrupt` again.") from error
+            if len(self._arrays[name]) != len(self):
+                raise UserError(f"{file} has another number of rows; run `spanelectra corrupt` again.")
 
     def __len__(self) -> int:
         return len(self._arrays["corrupted_ids"])
@@ -114,9 +133,10 @@ class CorruptedRows:
         features = {
             name: torch.from_numpy(array[batch.rows].astype(np.int64))
             for name, array in self._arrays.items()
-            if name not in _FLAG_FEATURES
+            if name not in _FLAG_FEATURES and (self.decoys or not name.startswith("decoy_"))
         }
-        features["decoy_scored"] = torch.from_numpy(self._arrays["decoy_scored"][batch.rows])
+        if self.decoys:
+            features["decoy_scored"] = torch.from_numpy(self._arrays["decoy_scored"][batch.rows])
         original = features["original_ids"].gather(1, features["masked_positions"])
         valid = torch.from_numpy(self._arrays["masked_valid"][batch.rows])
         features["labels"] = original.masked_fill(~valid, IGNORE_INDEX)

@@ -15,15 +15,23 @@ from torch import Tensor
 
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.checkpointing import CONFIG_NAME, TOKENIZER_DIRECTORY
-from spanelectra.console import make_console
-from spanelectra.corrupted_rows import FEATURES_NAME, FORMAT_VERSION, CorruptedRowsWriter, row_batches
+from spanelectra.configuration_spanelectra import SAMPLING_SOURCES
+from spanelectra.console import make_console, say
+from spanelectra.corrupted_rows import (
+    FEATURES_NAME,
+    FORMAT_VERSION,
+    CorruptedRowsWriter,
+    feature_files,
+    row_batches,
+)
 from spanelectra.data.data_collator import DataCollatorForSpanElectra
-from spanelectra.data.packing import RowDataset
+from spanelectra.data.output_directory import check_output_directory
+from spanelectra.data.row_dataset import SPLITS, RowDataset
 from spanelectra.data.training_rows import RowBatch
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, did_you_mean
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator
-from spanelectra.model_building import load_generator
+from spanelectra.model_building import check_generator_fits, load_generator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.replacement import replace_tokens, sample_tokens, sampling_logits
 from spanelectra.training_args import PretrainingArguments, load_recipe
@@ -63,13 +71,16 @@ def corrupt(
     Raises:
         UserError: for a generator, data or out_dir that do not fit.
     """
-    target = Path(out_dir)
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists already; choose another --out_dir, or pass --overwrite to replace it.")
+    _check_numbers(sampling_source, sampling_temperature, batch_size, seed)
+    target = check_output_directory(
+        out_dir, {FEATURES_NAME, TOKENIZER_DIRECTORY, *feature_files()}, overwrite=overwrite
+    )
     console = make_console(quiet)
     model = load_generator(generator).eval()
     settings = _generator_settings(generator)
     settings.seed = seed
+    # a saved model without its run states no masking, but its boundary heads know the longest span
+    settings.max_span_length = model.config.max_span_length
     if mask_ratio is not None:
         settings.mask_ratio = mask_ratio
     if max_span_words is not None:
@@ -82,10 +93,11 @@ def corrupt(
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
 
+    splits = {split: RowDataset(data, split) for split in SPLITS}
+    check_generator_fits(generator, model, splits["train"].tokenizer(), splits["train"].max_seq_length)
     summary: dict[str, Any] = {}
     with write_directory(target, replace=overwrite) as partial:
-        for split in ("train", "validation"):
-            rows = RowDataset(data, split)
+        for split, rows in splits.items():
             collate = build_collator(rows, settings)
             # the generator had no use for decoys, the discriminator has
             collate.policy = dataclasses.replace(collate.policy, decoys=collate.policy.masking == "span")
@@ -104,11 +116,24 @@ def corrupt(
         }
         write_json(partial / FEATURES_NAME, metadata)
         shutil.copytree(Path(data) / "tokenizer", partial / TOKENIZER_DIRECTORY)
-    console.print(
+    say(
+        console,
         f"{target}: {summary['train']['rows']:,} training and {summary['validation']['rows']:,} validation rows; "
-        f"{summary['train']['replaced_rate']:.1%} of the masked tokens were replaced by another one."
+        f"{summary['train']['replaced_rate']:.1%} of the masked tokens were replaced by another one.",
     )
     return metadata
+
+
+def _check_numbers(source: str | None, temperature: float, batch_size: int, seed: int) -> None:
+    if source is not None and source not in SAMPLING_SOURCES:
+        hint = did_you_mean(source, SAMPLING_SOURCES)
+        raise UserError(f"sampling_source: '{source}' is not one of {', '.join(SAMPLING_SOURCES)}.{hint}")
+    if not temperature > 0:
+        raise UserError(f"sampling_temperature must be above 0, got {temperature}.")
+    if batch_size < 1:
+        raise UserError(f"batch_size must be at least 1, got {batch_size}.")
+    if seed < 0:
+        raise UserError(f"seed must not be negative, got {seed}.")
 
 
 def _generator_settings(generator: str) -> PretrainingArguments:

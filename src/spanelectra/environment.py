@@ -41,11 +41,28 @@ def describe_environment() -> dict[str, Any]:
         "processor": _processor_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        "processes": process_count(),
         "devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())],
     }
 
 
+def process_rank() -> int:
+    """Number of this process among those that torchrun started; 0 without torchrun."""
+    return int(os.environ.get("RANK", "0"))
+
+
+def process_count() -> int:
+    """How many processes torchrun started; 1 without torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def peak_memory_mib() -> float:
     """Largest resident set of this process so far, in MiB."""
+    try:
+        # getrusage's number outlives exec: a small process started by a large one would report the large one's
+        with open("/proc/self/status", encoding="utf-8") as stream:
+            return next(int(line.split()[1]) for line in stream if line.startswith("VmHWM")) / (1 << 10)
+    except (OSError, StopIteration):
+        pass
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from spanelectra.checkpointing import find_model
+from spanelectra.checkpointing import TOKENIZER_DIRECTORY, find_model
 from spanelectra.configuration_spanelectra import SpanElectraConfig
+from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
 from spanelectra.encoder_families import encoder_of, make_encoder_config, scale_encoder_config
 from spanelectra.errors import UserError
 from spanelectra.modeling_generator import SpanElectraGenerator
@@ -49,7 +50,7 @@ def build_model(
     """
     torch.manual_seed(settings.seed)
     if settings.init_from:
-        encoder = _encoder_to_continue(settings.init_from, tokenizer, length)
+        encoder = _encoder_to_continue("init_from", settings.init_from, tokenizer, length)
     else:
         encoder = make_encoder_config(
             settings.encoder,
@@ -64,28 +65,38 @@ def build_model(
             token_ids={name: getattr(tokenizer, name) for name in ("pad_token_id", "cls_token_id", "sep_token_id")},
         )
     if settings.stage == "discriminator":
-        model = _discriminator_model(settings, tokenizer, encoder, report, corrupted_data)
+        model = _discriminator_model(settings, tokenizer, length, encoder, report, corrupted_data)
     else:
-        model = _joint_model(settings, encoder, report)
+        generator_encoder = None
+        if settings.init_generator_from:
+            source = settings.init_generator_from
+            generator_encoder = _encoder_to_continue("init_generator_from", source, tokenizer, length)
+        model = _joint_model(settings, encoder, generator_encoder, report)
     if settings.gradient_checkpointing:
         for stock in _stock_models(model):
             stock.gradient_checkpointing_enable()
     return model
 
 
-def _encoder_to_continue(directory: str, tokenizer: PreTrainedTokenizerBase, length: int) -> PreTrainedConfig:
+def _encoder_to_continue(
+    flag: str, directory: str, tokenizer: PreTrainedTokenizerBase, length: int
+) -> PreTrainedConfig:
     encoder = read_encoder_config(directory)
     if encoder.vocab_size != len(tokenizer):
         raise UserError(
-            f"--init_from {directory}: its vocabulary has {encoder.vocab_size} entries, the rows' tokenizer "
+            f"--{flag} {directory}: its vocabulary has {encoder.vocab_size} entries, the rows' tokenizer "
             f"{len(tokenizer)}. Prepare the rows with --tokenizer {directory}."
         )
+    _check_positions(f"--{flag} {directory}", encoder, length)
+    return encoder
+
+
+def _check_positions(source: str, encoder: PreTrainedConfig, length: int) -> None:
     if encoder.max_position_embeddings < length:
         raise UserError(
-            f"--init_from {directory}: it takes {encoder.max_position_embeddings} positions, the rows have {length}. "
+            f"{source}: it takes {encoder.max_position_embeddings} positions, the rows have {length}. "
             "Prepare shorter rows."
         )
-    return encoder
 
 
 def _boundary_settings(settings: PretrainingArguments) -> dict[str, Any]:
@@ -98,16 +109,17 @@ def _boundary_settings(settings: PretrainingArguments) -> dict[str, Any]:
 
 
 def _joint_model(
-    settings: PretrainingArguments, encoder: PreTrainedConfig, report: Report
+    settings: PretrainingArguments,
+    encoder: PreTrainedConfig,
+    generator_encoder: PreTrainedConfig | None,
+    report: Report,
 ) -> SpanElectraForPreTraining:
     """Generator and discriminator, or the generator alone where no objective trains a discriminator."""
     joint = bool(settings.discriminator_objectives)
     assert settings.generator_size is not None
     # a checkpoint's layers can be copied, its width cannot be cut
     size = 1.0 if settings.init_from else settings.generator_size
-    generator_config = scale_encoder_config(encoder, size, settings.generator_depth)
-    if settings.init_generator_from:
-        generator_config = read_encoder_config(settings.init_generator_from)
+    generator_config = generator_encoder or scale_encoder_config(encoder, size, settings.generator_depth)
     config = SpanElectraConfig(
         generator_config=generator_config,
         discriminator_config=encoder if joint else None,
@@ -141,9 +153,41 @@ def load_generator(run: str | Path) -> SpanElectraForPreTraining:
     return trained
 
 
+def check_generator_fits(
+    generator: str, trained: SpanElectraForPreTraining, tokenizer: PreTrainedTokenizerBase, length: int
+) -> None:
+    """Check that a trained generator can read rows of another directory.
+
+    Args:
+        generator: the run (or saved model) that it is from.
+        trained: its model.
+        tokenizer, length: of the rows.
+
+    Raises:
+        UserError: for another tokenizer or vocabulary, or rows longer than its positions.
+    """
+    for directory in (Path(generator) / TOKENIZER_DIRECTORY, Path(generator)):
+        if not (directory / "tokenizer.json").is_file():
+            continue
+        if tokenizer_fingerprint(load_tokenizer(str(directory))) != tokenizer_fingerprint(tokenizer):
+            raise UserError(
+                f"--generator {generator} was trained with another tokenizer than --data was prepared with. "
+                f"Prepare the rows with --tokenizer {directory}."
+            )
+    assert trained.generator is not None
+    config = trained.generator.config
+    if config.vocab_size != len(tokenizer):
+        raise UserError(
+            f"--generator {generator}: its vocabulary has {config.vocab_size} entries, the rows' tokenizer "
+            f"{len(tokenizer)}. Both must come from one tokenizer."
+        )
+    _check_positions(f"--generator {generator}", config, length)
+
+
 def _discriminator_model(
     settings: PretrainingArguments,
     tokenizer: PreTrainedTokenizerBase,
+    length: int,
     encoder: PreTrainedConfig,
     report: Report,
     corrupted_data: bool,
@@ -151,12 +195,9 @@ def _discriminator_model(
     """A discriminator started from a trained generator, which stays, frozen, where samples must be drawn from it."""
     draws_samples = settings.generator is not None and not corrupted_data
     trained = load_generator(settings.generator) if settings.generator else None
+    if settings.generator and trained is not None:
+        check_generator_fits(settings.generator, trained, tokenizer, length)
     generator_config = trained.generator.config if trained is not None and trained.generator is not None else None
-    if generator_config is not None and generator_config.vocab_size != len(tokenizer):
-        raise UserError(
-            f"--generator {settings.generator}: its vocabulary has {generator_config.vocab_size} entries, the rows' "
-            f"tokenizer {len(tokenizer)}. Both must come from one tokenizer."
-        )
     config = SpanElectraConfig(
         generator_config=generator_config if draws_samples else None,
         discriminator_config=encoder,
@@ -196,7 +237,8 @@ def compile_encoders(model: SpanElectraForPreTraining) -> str | None:
         probe = torch.compile(lambda x: torch.relu(x) * 2)
         probe(torch.ones(8, device=next(model.parameters()).device))
     except Exception as error:  # whatever the compiler's backend raises, eager still works
-        return f"torch.compile does not work here ({str(error).splitlines()[0][:120]}); going on without it"
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        return f"torch.compile does not work here ({reason}); going on without it"
     for stock in _stock_models(model):
         encoder_of(stock).compile()
     return None

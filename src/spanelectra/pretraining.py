@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import os
@@ -27,6 +28,7 @@ from spanelectra.callbacks import (
     SaveAndStopCallback,
     format_metrics,
     read_history,
+    unprefixed,
 )
 from spanelectra.checkpointing import (
     CONFIG_NAME,
@@ -39,12 +41,18 @@ from spanelectra.checkpointing import (
     holds_run,
     newest_complete_checkpoint,
 )
-from spanelectra.console import make_console
+from spanelectra.console import make_console, say, sound_alarm
 from spanelectra.corrupted_rows import CorruptedRows, is_corrupted_data
 from spanelectra.data.packing import RowDataset, unigram_cross_entropy
-from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint, word_start_table
+from spanelectra.data.tokenization import load_tokenizer, word_start_table
 from spanelectra.data.training_rows import RowBatch, ShuffledRows
-from spanelectra.environment import describe_environment, library_versions, peak_memory_mib
+from spanelectra.environment import (
+    describe_environment,
+    library_versions,
+    peak_memory_mib,
+    process_count,
+    process_rank,
+)
 from spanelectra.errors import UserError
 from spanelectra.flops import count_parameters
 from spanelectra.health import HealthMonitor
@@ -97,13 +105,15 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
         RunStopped: after SIGTERM or Ctrl-C, with a checkpoint written.
         TrainingDiverged: where a loss is no longer a number.
     """
-    console = make_console(arguments.quiet)
+    # of several processes the first one speaks and writes
+    is_first = process_rank() == 0
+    console = make_console(arguments.quiet or not is_first)
     checkpoint = None
     if arguments.resume:
         settings, checkpoint = _settings_to_resume(arguments.resume, console)
         finished = _finished_metrics(settings, checkpoint)
         if finished is not None:
-            console.print(f"{settings.out_dir} is finished already: {settings.max_steps} steps.")
+            say(console, f"{settings.out_dir} is finished already: {settings.max_steps} steps.")
             return finished
     else:
         settings = arguments.resolved()
@@ -112,9 +122,10 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
 
     data = read_data(settings)
     settings = _with_step_budget(settings, data.length)
-    if not arguments.resume:
+    if is_first and not arguments.resume:
         _prepare_run_directory(run, settings)
-    model = build_model(settings, data.tokenizer, data.length, console.print, corrupted_data=data.corrupted)
+    report = functools.partial(say, console)
+    model = build_model(settings, data.tokenizer, data.length, report, corrupted_data=data.corrupted)
     monitor = HealthMonitor(
         data.unigram_cross_entropy,
         settings.max_steps,
@@ -122,15 +133,17 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     )
     for sentence in settings.settings_without_effect():
         monitor.alarms.append(sentence)
-        console.print(f"[bold red]ALARM[/bold red] {sentence}", highlight=False)
-    if not arguments.resume:
+        sound_alarm(console, sentence)
+    if is_first and not arguments.resume:
         write_text(run / CONFIG_NAME, as_yaml(settings))
         write_json(run / ENVIRONMENT_NAME, describe_environment())
+    # also where a kill came between the two
+    if is_first and not (run / TOKENIZER_DIRECTORY).is_dir():
         data.tokenizer.save_pretrained(run / TOKENIZER_DIRECTORY)
     if settings.torch_compile:
         reason = compile_encoders(model)
         if reason:
-            console.print(reason)
+            say(console, reason)
 
     stopper = SaveAndStopCallback()
     trainer = build_trainer(settings, model, data, console, monitor, stopper)
@@ -138,12 +151,18 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     if checkpoint is not None:
         history = [line for line in read_history(run / HISTORY_NAME) if line["step"] <= checkpoint_step(checkpoint)]
         trainer.seconds_before_session = max([line.get("wall_seconds", 0.0) for line in history], default=0.0)
+        for line in history:
+            monitor.check(line["step"], unprefixed(line))
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except BaseException:
+        # a bar that nobody ends hides the cursor and draws over the error
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+        raise
     finally:
         stopper.restore()
     if stopper.received is not None:
-        console.print(f"stopped at step {trainer.state.global_step}; go on with: spanelectra pretrain --resume {run}")
+        say(console, f"stopped at step {trainer.state.global_step}; go on with: spanelectra pretrain --resume {run}")
         raise RunStopped(stopper.received)
     return _finish(run, settings, model, data, trainer, monitor, console)
 
@@ -156,8 +175,6 @@ def read_data(settings: PretrainingArguments) -> RunData:
     if settings.stage == "discriminator" and not settings.generator:
         raise UserError("--stage discriminator needs --generator GEN to draw samples from, or --data of `corrupt`.")
     tokenizer = rows.tokenizer()
-    if settings.generator:
-        _check_generator_tokenizer(settings.generator, tokenizer)
     unigram = None
     if len(held_out):
         special_ids = word_start_table(tokenizer).special_ids
@@ -176,14 +193,12 @@ def read_data(settings: PretrainingArguments) -> RunData:
 def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
     if settings.stage != "discriminator":
         raise UserError(f"{settings.data} holds corrupted rows, which only --stage discriminator takes.")
-    train, held_out = CorruptedRows(settings.data, "train"), CorruptedRows(settings.data, "validation")
+    train, held_out = (CorruptedRows(settings.data, split, settings.decoys) for split in ("train", "validation"))
     if train.metadata["max_span_length"] > settings.max_span_length:
         raise UserError(
             f"{settings.data} has spans of up to {train.metadata['max_span_length']} tokens: set --max_span_length so."
         )
     tokenizer = load_tokenizer(str(Path(settings.data) / TOKENIZER_DIRECTORY))
-    if settings.generator:
-        _check_generator_tokenizer(settings.generator, tokenizer)
     return RunData(
         tokenizer=tokenizer,
         length=train.max_seq_length,
@@ -196,29 +211,17 @@ def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
     )
 
 
-def _check_generator_tokenizer(generator: str, tokenizer: PreTrainedTokenizerBase) -> None:
-    directory = Path(generator) / TOKENIZER_DIRECTORY
-    if directory.is_dir() and tokenizer_fingerprint(load_tokenizer(str(directory))) != tokenizer_fingerprint(tokenizer):
-        raise UserError(
-            f"--generator {generator} was trained with another tokenizer than --data was prepared with. "
-            f"Prepare the rows with --tokenizer {directory}."
-        )
-
-
 def _with_step_budget(settings: PretrainingArguments, length: int) -> PretrainingArguments:
     """Turn a budget in tokens into steps."""
     if settings.max_tokens is None:
         return settings
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * processes
+    rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * process_count()
     steps = math.ceil(settings.max_tokens / (rows_per_step * length))
     return dataclasses.replace(settings, max_steps=steps, max_tokens=None)
 
 
 def _prepare_run_directory(run: Path, settings: PretrainingArguments) -> None:
     """Make sure that no earlier run is lost."""
-    if int(os.environ.get("RANK", "0")) != 0:
-        return
     if holds_run(run):
         if not settings.overwrite:
             raise UserError(
@@ -239,10 +242,17 @@ def _settings_to_resume(directory: str, console: Console) -> tuple[PretrainingAr
     settings = PretrainingArguments(**load_recipe(str(run / CONFIG_NAME)))
     # the run may have been moved since
     settings.out_dir = str(run)
+    environment = run / ENVIRONMENT_NAME
+    started = json.loads(environment.read_text(encoding="utf-8")).get("processes", 1) if environment.is_file() else None
+    if started not in (None, process_count()):
+        raise UserError(
+            f"--resume {run}: it was started with {started} process(es), not {process_count()}, and would see other "
+            f"rows. Resume it with as many: torchrun --nproc_per_node {started} -m spanelectra.cli pretrain …"
+        )
     checkpoint, passed_over = newest_complete_checkpoint(run)
     for sentence in passed_over:
-        console.print(sentence)
-    console.print(f"resuming {run} from {checkpoint.name if checkpoint else 'its start: no checkpoint was written'}")
+        say(console, sentence)
+    say(console, f"resuming {run} from {checkpoint.name if checkpoint else 'its start: no checkpoint was written'}")
     return settings, checkpoint
 
 
@@ -305,6 +315,10 @@ def build_trainer(
         disable_tqdm=True,
         report_to=["tensorboard"] if settings.tensorboard else [],
     )
+    if args.n_gpu > 1:
+        # without torchrun transformers would split batches among the GPUs by DataParallel, which our model is not for
+        args._n_gpu = 1
+        say(console, f"one GPU is used; all of them: torchrun --nproc_per_node {torch.cuda.device_count()} …")
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     return SpanElectraTrainer(
         model=model,
@@ -339,10 +353,10 @@ def _describe_run(
     ]
     tokens = settings.max_steps * trainer.tokens_per_step
     epochs = tokens / (data.rows * data.length)
-    console.print(
+    say(
+        console,
         f"{settings.method}, stage {settings.stage}: {', '.join(parts)} "
         f"({count_parameters(model) / 1e6:.2f} M together); objectives {', '.join(settings.objectives or ())}",
-        highlight=False,
     )
     console.print(
         f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {trainer.tokens_per_step:,} "
@@ -367,11 +381,12 @@ def _finish(
     console: Console,
 ) -> dict[str, Any]:
     """Save the model and ``metrics.json``."""
-    history = read_history(run / HISTORY_NAME)
+    # in memory, for only the first process writes the file
+    history = trainer.state.log_history
     evaluations = [line for line in history if "eval_loss" in line]
     if data.held_out_rows and (not evaluations or evaluations[-1]["step"] != trainer.state.global_step):
         trainer.evaluate()
-        evaluations = [line for line in read_history(run / HISTORY_NAME) if "eval_loss" in line]
+        evaluations = [line for line in history if "eval_loss" in line]
     rates = [line["tokens_per_second"] for line in history if "tokens_per_second" in line]
     utilisation = [line["model_flops_utilisation"] for line in history if "model_flops_utilisation" in line]
     metrics: dict[str, Any] = {
@@ -399,5 +414,5 @@ def _finish(
             model.save_pretrained(partial)
             data.tokenizer.save_pretrained(partial)
         write_json(run / METRICS_NAME, metrics)
-        console.print(f"{run}: finished. held-out  {format_metrics(metrics['held_out'])}", highlight=False)
+        say(console, f"{run}: finished. held-out  {format_metrics(metrics['held_out'])}")
     return metrics

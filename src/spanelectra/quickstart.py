@@ -101,12 +101,13 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
     console.print(f"{len(documents)} documents, {size:.1f} million characters of Python's own documentation")
 
     console.rule("2. vocabulary")
-    paths = {name: str(target / name) for name in ("text", "tokenizer", "rows", "run", "export")}
+    text = str(target / "text" / "*.txt")
+    paths = {name: str(target / name) for name in ("tokenizer", "rows", "run", "export")}
     recipe = load_recipe("quickstart")
-    vocab(paths["text"], paths["tokenizer"], vocab_size=4000, document_separator="file", overwrite=True)
+    vocab(text, paths["tokenizer"], vocab_size=4000, document_separator="file", overwrite=True)
     console.rule("3. rows")
     prepare(
-        paths["text"],
+        text,
         paths["tokenizer"],
         paths["rows"],
         max_seq_length=128,

@@ -132,10 +132,20 @@ class SpanElectraTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add metrics and throughput of the steps since the last entry."""
         if "loss" in logs:
-            logs.update(self.train_metrics.compute())
+            logs.update(self._mean_over_processes(self.train_metrics.compute()))
             self.train_metrics.reset()
             logs.update(self._throughput())
         super().log(logs, start_time)
+
+    def _mean_over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Losses as means over all processes, as the logged ``loss`` is; what heads say is the first process's."""
+        names = sorted(name for name in metrics if name.endswith("_loss"))
+        if self.args.world_size == 1 or not names:
+            return metrics
+        losses = torch.tensor([metrics[name] for name in names], device=self.args.device)
+        torch.distributed.all_reduce(losses)
+        means = (losses / self.args.world_size).tolist()
+        return {**metrics, **dict(zip(names, means, strict=True))}
 
     def wall_seconds(self) -> float:
         """Seconds that the run has taken, over all its sessions."""

@@ -19,8 +19,8 @@ from spanelectra.schedules import Schedule
 RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
 
 # What makes a method: its objectives, its masking, and what becomes of a masked token (BERT: section 3.1; SpanBERT:
-# section 3; ELECTRA: its authors' code keeps 15%, which the paper does not mention). What is kept matters: copying it is
-# the first thing a model learns, and gets it off the plateau of word frequencies (docs/log.md).
+# section 3; ELECTRA: its authors' code keeps 15%, which the paper does not mention). What is kept matters: copying it
+# is the first thing a model learns, and gets it off the plateau of word frequencies (docs/log.md).
 METHODS: dict[str, dict[str, Any]] = {
     "bert": {"objectives": ["mlm"], "masking": "token", "mask_token_ratio": 0.8, "random_token_ratio": 0.1},
     "spanbert": {"objectives": ["mlm", "sbgo"], "masking": "span", "mask_token_ratio": 0.8, "random_token_ratio": 0.1},
@@ -343,6 +343,9 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             "decay_ratio": (self.lr_scheduler_type != "warmup_stable_decay", "only warmup_stable_decay decays apart"),
             "warm_start": (self.stage != "discriminator", "only the discriminator stage starts from a generator"),
         }
+        shape = ("encoder", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        for name in (*shape, "embedding_size", "max_position_embeddings", "dropout"):
+            idle[name] = (self.init_from is not None, "the encoder's shape and dropout come with --init_from")
         return [
             f"{name}={getattr(self, name)} has no effect: {reason}"
             for name, (is_idle, reason) in idle.items()

@@ -1,0 +1,277 @@
+"""The command ``corrupt`` writes what the discriminator would have been fed, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from prepared_rows import LENGTH
+from small_runs import small_run
+from spanelectra.atomic_files import file_digest, find_damage
+from spanelectra.corrupted_rows import CorruptedRows, is_corrupted_data
+from spanelectra.corruption import corrupt
+from spanelectra.data.row_dataset import RowDataset
+from spanelectra.data.training_rows import RowBatch
+from spanelectra.errors import UserError
+from spanelectra.losses import IGNORE_INDEX
+from spanelectra.masking_setup import build_collator
+from spanelectra.model_building import build_model, load_generator
+from spanelectra.pretraining import pretrain
+from spanelectra.replacement import replace_tokens, sample_tokens, sampling_logits
+
+
+@pytest.fixture(scope="module")
+def fake(rows: Path, generator_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Corrupted rows, 16 at a time, with another seed than 0."""
+    directory = tmp_path_factory.mktemp("corrupted") / "fake"
+    corrupt(str(generator_run), str(rows), str(directory), batch_size=16, seed=4, quiet=True)
+    return directory
+
+
+def first_rows(count: int) -> RowBatch:
+    return RowBatch(np.arange(count), np.zeros(count, dtype=np.int64), 1.0)
+
+
+def masked_batch(rows: Path, **settings: Any) -> dict[str, Tensor]:
+    """The first 16 training rows as a joint run masks them in its first epoch."""
+    return build_collator(RowDataset(rows, "train"), small_run(rows, Path("-"), **settings).resolved())(first_rows(16))
+
+
+@pytest.mark.parametrize("source", ["mlm", "sbgo", "mixed"])
+@torch.no_grad()
+def test_the_rows_are_what_a_discriminator_beside_its_generator_reads(
+    rows: Path, generator_run: Path, tmp_path: Path, source: str
+) -> None:
+    options = {"sampling_source": source, "sampling_temperature": 0.7}
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), seed=4, batch_size=16, quiet=True, **options)
+    stored = CorruptedRows(tmp_path / "fake", "train").collate(first_rows(16))
+
+    # by the model of the discriminator stage, from the same masks and the same noise
+    settings = small_run(
+        rows, tmp_path, stage="discriminator", generator=str(generator_run), seed=4, mask_token_ratio=1.0,
+        random_token_ratio=0.0, **options,
+    ).resolved()  # fmt: skip
+    batch = masked_batch(rows, **{k: v for k, v in vars(settings).items() if k not in ("data", "out_dir")})
+    model = build_model(settings, RowDataset(rows, "train").tokenizer(), LENGTH, print).eval()
+    fed = model(**batch)
+    assert torch.equal(stored["corrupted_ids"], fed.corrupted_ids)
+    for name in set(batch) - {"input_ids", "replacement_noise"}:
+        assert torch.equal(stored[name], batch[name]), name
+    again = model(**stored)
+    assert torch.equal(again.replaced, fed.replaced)
+    for name in ("ato", "sbpo"):
+        assert again.losses[name] == fed.losses[name], name
+
+    # and by hand
+    generator = load_generator(generator_run).eval().generator
+    assert generator is not None
+    spans = (batch[name] for name in ("left_boundaries", "right_boundaries", "span_positions"))
+    said = generator(batch["input_ids"], batch["masked_positions"], *spans)
+    sampled = sample_tokens(sampling_logits(said.mlm_logits, said.sbgo_logits, source), batch["replacement_noise"], 0.7)
+    by_hand, _ = replace_tokens(batch["original_ids"], batch["masked_positions"], batch["labels"], sampled)
+    assert torch.equal(stored["corrupted_ids"], by_hand)
+
+
+def test_every_row_of_both_splits_is_there_with_masks_and_decoys(rows: Path, fake: Path) -> None:
+    metadata = json.loads((fake / "features.json").read_text())
+    for split in ("train", "validation"):
+        source, written = RowDataset(rows, split), CorruptedRows(fake, split)  # type: ignore[arg-type]
+        assert len(written) == len(source) == metadata["splits"][split]["rows"] > 0
+        features = written.collate(first_rows(len(source)))
+        assert np.array_equal(features["original_ids"].numpy(), source.input_ids)
+        masked, decoys = (features["labels"] != IGNORE_INDEX).sum(), features["decoy_scored"].sum()
+        assert int(masked) == metadata["splits"][split]["masked_tokens"]
+        assert 0.7 < int(decoys) / int(masked) < 1.3, "about as many decoys"
+        changed = features["corrupted_ids"] != features["original_ids"]
+        assert int(changed.sum()) / int(masked) == pytest.approx(metadata["splits"][split]["replaced_rate"])
+        is_masked = torch.zeros_like(changed).scatter(
+            1, features["masked_positions"], features["labels"] != IGNORE_INDEX
+        )
+        assert not bool((changed & ~is_masked).any()), "only masked tokens change"
+        decoy_changed = changed.gather(1, features["decoy_positions"])[features["decoy_scored"]]
+        assert not bool(decoy_changed.any()), "decoys are original"
+
+
+def test_the_metadata_says_what_was_done(rows: Path, fake: Path, generator_run: Path) -> None:
+    metadata = json.loads((fake / "features.json").read_text())
+    assert {name: metadata[name] for name in metadata if name != "splits"} == {
+        "format_version": 1,
+        "max_seq_length": LENGTH,
+        "tokenizer_fingerprint": RowDataset(rows).metadata["tokenizer_fingerprint"],
+        "generator": str(generator_run),
+        "sampling_source": "mlm",
+        "sampling_temperature": 1.0,
+        "max_span_length": 20,
+        "seed": 4,
+    }
+    assert find_damage(fake) is None
+    assert (fake / "tokenizer" / "tokenizer.json").is_file()
+
+
+def digests(directory: Path) -> dict[str, str]:
+    return {file.name: file_digest(file) for file in directory.glob("*.npy")}
+
+
+def test_the_same_seed_writes_the_same_files(rows: Path, fake: Path, generator_run: Path, tmp_path: Path) -> None:
+    for name, seed in (("same", 4), ("other", 5)):
+        corrupt(str(generator_run), str(rows), str(tmp_path / name), batch_size=16, seed=seed, quiet=True)
+    assert digests(tmp_path / "same") == digests(fake)
+    assert digests(tmp_path / "other") != digests(fake)
+
+
+def test_the_batch_size_changes_no_mask(rows: Path, fake: Path, generator_run: Path, tmp_path: Path) -> None:
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=7, seed=4, quiet=True)
+    ours, theirs = digests(tmp_path / "fake"), digests(fake)
+    # sums over larger batches may round otherwise, and then a draw may fall on the other side
+    assert {name for name in ours if ours[name] != theirs[name]} <= {
+        f"{s}.corrupted_ids.npy" for s in ("train", "validation")
+    }
+    count = len(CorruptedRows(fake, "train"))
+    ids = [
+        CorruptedRows(path, "train").collate(first_rows(count))["corrupted_ids"] for path in (fake, tmp_path / "fake")
+    ]
+    assert (ids[0] != ids[1]).float().mean() < 1e-3
+
+
+def test_mask_ratio_and_span_length_can_be_chosen(rows: Path, generator_run: Path, tmp_path: Path, fake: Path) -> None:
+    options: dict[str, Any] = {"mask_ratio": 0.3, "max_span_words": 1, "quiet": True}
+    summary = corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), **options)
+    assert (
+        summary["splits"]["train"]["masked_tokens"]
+        > 1.7 * json.loads((fake / "features.json").read_text())["splits"]["train"]["masked_tokens"]
+    )
+
+
+def test_a_saved_model_without_its_run_is_a_generator_too(rows: Path, tmp_path: Path) -> None:
+    pretrain(small_run(rows, tmp_path / "run", stage="generator", max_span_length=3, mask_token_ratio=1.0))
+    summary = corrupt(
+        str(tmp_path / "run" / "model"), str(rows), str(tmp_path / "fake"), sampling_source="sbgo", quiet=True
+    )
+    assert summary["max_span_length"] == 3
+    assert int(CorruptedRows(tmp_path / "fake", "train").collate(first_rows(16))["span_positions"].max()) < 3
+
+
+def test_rows_without_a_validation_split(rows: Path, generator_run: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "rows"
+    shutil.copytree(rows, copy)
+    metadata = json.loads((copy / "dataset.json").read_text())
+    metadata["splits"]["validation"]["rows"] = 0
+    (copy / "dataset.json").write_text(json.dumps(metadata))
+    (copy / "validation.bin").write_bytes(b"")
+    summary = corrupt(str(generator_run), str(copy), str(tmp_path / "fake"), quiet=True)
+    assert summary["splits"]["validation"] == {"rows": 0, "masked_tokens": 0, "replaced_rate": 0.0}
+    metrics = pretrain(small_run(tmp_path / "fake", tmp_path / "run", stage="discriminator"))
+    assert metrics["held_out"] == {}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"sampling_source": "mlmm"}, "Did you mean 'mlm'"),
+            ({"sampling_temperature": 0.0}, "sampling_temperature must be above 0"),
+            ({"sampling_temperature": float("nan")}, "sampling_temperature must be above 0"),
+            ({"batch_size": 0}, "batch_size must be at least 1"),
+            ({"seed": -1}, "seed must not be negative"),
+            ({"mask_ratio": 0.9}, "boundary"),
+            ({"mask_ratio": 0.0}, "mask_ratio"),
+            ({"max_span_words": 0}, "max_span_words"),
+            ({"generator": "nowhere"}, "nowhere does not exist"),
+            ({"data": "nowhere"}, "nowhere"),
+        ],
+    )
+    def test_settings_that_cannot_work(
+        self, rows: Path, generator_run: Path, tmp_path: Path, options: dict[str, Any], message: str
+    ) -> None:
+        given = {"generator": str(generator_run), "data": str(rows), "out_dir": str(tmp_path / "fake"), **options}
+        with pytest.raises(UserError, match=message):
+            corrupt(**given, quiet=True)
+        assert not list(tmp_path.iterdir())
+
+    def test_rows_of_another_tokenizer(self, other_rows: Path, generator_run: Path, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="another tokenizer"):
+            corrupt(str(generator_run), str(other_rows), str(tmp_path / "fake"), quiet=True)
+
+    def test_a_boundary_head_that_was_not_trained(self, rows: Path, tmp_path: Path) -> None:
+        pretrain(small_run(rows, tmp_path / "bert", stage="generator", method="bert"))
+        with pytest.raises(UserError, match="needs a generator trained with SBGO"):
+            corrupt(str(tmp_path / "bert"), str(rows), str(tmp_path / "fake"), sampling_source="sbgo", quiet=True)
+
+
+class TestOverwriting:
+    def test_its_own_earlier_work_gives_way_only_when_told_so(
+        self, rows: Path, fake: Path, generator_run: Path, tmp_path: Path
+    ) -> None:
+        shutil.copytree(fake, tmp_path / "fake")
+        with pytest.raises(UserError, match="--overwrite"):
+            corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
+        assert digests(tmp_path / "fake") == digests(fake)
+        corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), seed=9, overwrite=True, quiet=True)
+        assert find_damage(tmp_path / "fake") is None and digests(tmp_path / "fake") != digests(fake)
+
+    @pytest.mark.parametrize("overwrite", [False, True])
+    def test_what_is_not_its_own_is_never_lost(
+        self, rows: Path, fake: Path, generator_run: Path, tmp_path: Path, overwrite: bool
+    ) -> None:
+        shutil.copytree(fake, tmp_path / "fake")
+        (tmp_path / "fake" / "thesis.txt").write_text("years of work")
+        (tmp_path / "file").write_text("text")
+        for target, message in (("fake", "thesis.txt"), ("file", "is a file")):
+            with pytest.raises(UserError, match=message):
+                corrupt(str(generator_run), str(rows), str(tmp_path / target), overwrite=overwrite, quiet=True)
+        with pytest.raises(UserError, match="other files"):
+            corrupt(str(generator_run), str(rows), str(rows), overwrite=overwrite, quiet=True)
+        assert (tmp_path / "fake" / "thesis.txt").read_text() == "years of work"
+
+    def test_an_empty_directory_is_filled(self, rows: Path, generator_run: Path, tmp_path: Path) -> None:
+        (tmp_path / "fake").mkdir()
+        corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
+        assert is_corrupted_data(tmp_path / "fake")
+
+
+def test_a_kill_half_way_leaves_nothing_that_opens(rows: Path, generator_run: Path, tmp_path: Path) -> None:
+    script = f"""
+import os
+from spanelectra import corruption
+write, calls = corruption.CorruptedRowsWriter.write, []
+def die(self, batch, corrupted_ids):
+    calls.append(1)
+    os._exit(9) if len(calls) == 3 else write(self, batch, corrupted_ids)
+corruption.CorruptedRowsWriter.write = die
+corruption.corrupt({str(generator_run)!r}, {str(rows)!r}, {str(tmp_path / "fake")!r}, batch_size=16, quiet=True)
+"""
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == 9
+    assert not (tmp_path / "fake").exists()
+    (partial,) = tmp_path.iterdir()
+    assert partial.name.startswith(".partial") and not is_corrupted_data(partial)
+    with pytest.raises(UserError):
+        CorruptedRows(partial, "train")
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["fake"], "the next attempt clears up"
+
+
+def test_an_error_half_way_leaves_the_earlier_rows(
+    rows: Path, fake: Path, generator_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(fake, tmp_path / "fake")
+    monkeypatch.setattr("spanelectra.corruption.replace_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), overwrite=True, quiet=True)
+    assert digests(tmp_path / "fake") == digests(fake) and len(list(tmp_path.iterdir())) == 1
+
+
+def test_it_says_what_it_wrote(
+    rows: Path, generator_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = corrupt(str(generator_run), str(rows), str(tmp_path / "[fake]"))["splits"]
+    shown = capsys.readouterr().err
+    assert f"[fake]: {summary['train']['rows']:,} training and {summary['validation']['rows']:,} validation" in shown

@@ -1,0 +1,77 @@
+"""What a run ran on is complete, true and JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+import torch
+
+from spanelectra import environment
+from spanelectra.environment import (
+    describe_environment,
+    library_versions,
+    peak_memory_mib,
+    process_count,
+    process_rank,
+)
+
+
+def test_versions_are_those_installed() -> None:
+    versions = library_versions()
+    assert versions["python"] == platform.python_version()
+    assert versions["torch"] == version("torch") and versions["spanelectra"] == version("spanelectra")
+    assert {"transformers", "tokenizers", "datasets", "accelerate", "safetensors", "numpy"} <= set(versions)
+
+
+def test_a_package_that_is_missing_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(package: str) -> str:
+        raise PackageNotFoundError(package)
+
+    monkeypatch.setattr(environment, "version", missing)
+    assert library_versions()["datasets"] == "not installed"
+
+
+def test_the_description_is_json_and_of_this_machine() -> None:
+    described = describe_environment()
+    assert json.loads(json.dumps(described)) == described
+    assert described["cores"] == os.cpu_count() and described["threads"] == torch.get_num_threads()
+    assert described["processor"] and platform.machine() in described["platform"]
+    assert described["processes"] == 1 and len(described["devices"]) == torch.cuda.device_count()
+
+
+def test_a_processor_that_linux_does_not_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor: 0\nBogoMIPS: 243.75\n")
+    for file in (tmp_path / "cpuinfo", tmp_path / "nowhere"):
+        monkeypatch.setattr(environment, "open", lambda *_, file=file, **__: file.open(), raising=False)
+        assert describe_environment()["processor"] == (platform.processor() or platform.machine())
+
+
+def test_processes_are_those_of_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    assert (process_rank(), process_count()) == (0, 1)
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert (process_rank(), process_count(), describe_environment()["processes"]) == (3, 4, 4)
+
+
+def test_peak_memory_is_in_mebibytes() -> None:
+    code = (
+        "from spanelectra.environment import peak_memory_mib; before = peak_memory_mib(); block = b'x' * (300 << 20); "
+        "print(before, peak_memory_mib())"
+    )
+    before, after = map(float, subprocess.check_output([sys.executable, "-c", code], text=True).split())
+    assert 250 < after - before < 350
+
+
+def test_where_linux_does_not_say_the_peak_getrusage_does(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    expected = peak_memory_mib()
+    monkeypatch.setattr(environment, "open", lambda *_, **__: (tmp_path / "nowhere").open(), raising=False)
+    assert peak_memory_mib() >= 0.9 * expected > 45

@@ -1,0 +1,53 @@
+"""Mistakes of users are told from defects of ours, and misspelt names get the right one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from spanelectra.cli import main
+from spanelectra.errors import UserError, did_you_mean
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("mask_ration", " Did you mean 'mask_ratio'?"),
+        ("maskratio", " Did you mean 'mask_ratio'?"),
+        ("learning", ""),
+        ("", ""),
+    ],
+)
+def test_the_nearest_name_is_suggested_and_none_that_is_far(word: str, hint: str) -> None:
+    assert did_you_mean(word, ["max_steps", "mask_ratio", "mlm_weight"]) == hint
+
+
+def test_choices_may_be_of_any_kind() -> None:
+    assert did_you_mean("trian", iter(("train", "validation"))) == " Did you mean 'train'?"
+    assert did_you_mean("seeed", {"seed": 1}) == " Did you mean 'seed'?"
+    assert did_you_mean("x", []) == ""
+
+
+def test_a_users_mistake_ends_with_2_and_a_defect_with_its_trace(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def mistaken(*_: object, **__: object) -> None:
+        raise UserError("the sentence.")
+
+    def defective(*_: object, **__: object) -> None:
+        raise ValueError("of ours")
+
+    command = ["corrupt", "--generator", "a", "--data", "b", "--out_dir", "c"]
+    monkeypatch.setattr("spanelectra.corruption._check_numbers", mistaken)
+    assert main(command) == 2
+    assert capsys.readouterr().err == "error: the sentence.\n"
+    monkeypatch.setattr("spanelectra.corruption._check_numbers", defective)
+    with pytest.raises(ValueError, match="of ours"):
+        main(command)
+
+
+def test_it_imports_nothing_heavy() -> None:
+    code = "import sys, spanelectra.errors; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'rich')))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
