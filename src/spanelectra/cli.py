@@ -77,7 +77,7 @@ def _spell_out_flags(parser: Any, arguments: list[str]) -> list[str]:
         if getattr(action, "_typehint", None) is bool
         for option in action.option_strings
     }
-    following = [*arguments[1:], "--"]
+    following = [*arguments[1:], "--"][: len(arguments)]
     return [
         f"{word}=true" if word in switches and after.startswith("--") else word
         for word, after in zip(arguments, following, strict=True)
@@ -91,7 +91,7 @@ def _run_pretrain(parser: Any, arguments: list[str], function: Any) -> Any:
     recipe = next(
         (
             value.split("=", 1)[1] if value.startswith("--recipe=") else following
-            for value, following in zip(arguments, [*arguments[1:], ""], strict=True)
+            for value, following in zip(arguments, [*arguments[1:], ""][: len(arguments)], strict=True)
             if value == "--recipe" or value.startswith("--recipe=")
         ),
         None,

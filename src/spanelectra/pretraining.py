@@ -131,7 +131,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
         settings.max_steps,
         math.ceil(settings.generator_head_start * settings.max_steps) if settings.stage == "joint" else 0,
     )
-    for sentence in settings.settings_without_effect():
+    for sentence in settings.settings_without_effect(corrupted_data=data.corrupted):
         monitor.alarms.append(sentence)
         sound_alarm(console, sentence)
     if is_first and not arguments.resume:

@@ -320,7 +320,7 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             for name in ("mlm", "sbgo", "ato", "sbpo")
         }
 
-    def settings_without_effect(self) -> list[str]:
+    def settings_without_effect(self, *, corrupted_data: bool = False) -> list[str]:
         """Settings of this (resolved) run that were chosen, against recipe and defaults, and change nothing."""
         recipe = load_recipe(self.recipe) if self.recipe else {}
         unchosen = PretrainingArguments(**recipe)
@@ -343,6 +343,15 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             "decay_ratio": (self.lr_scheduler_type != "warmup_stable_decay", "only warmup_stable_decay decays apart"),
             "warm_start": (self.stage != "discriminator", "only the discriminator stage starts from a generator"),
         }
+        for name in (
+            "mask_ratio",
+            "max_span_words",
+            "span_length_probability",
+            "mask_token_ratio",
+            "random_token_ratio",
+        ):
+            if corrupted_data:
+                idle[name] = (True, "the rows were masked and filled when they were written")
         shape = ("encoder", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         for name in (*shape, "embedding_size", "max_position_embeddings", "dropout"):
             idle[name] = (self.init_from is not None, "the encoder's shape and dropout come with --init_from")

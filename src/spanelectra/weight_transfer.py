@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 
 from spanelectra.encoder_families import encoder_family, encoder_of
 from spanelectra.errors import UserError
+from spanelectra.hub import check_model_name
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
 from spanelectra.modeling_generator import SpanElectraGenerator
 from spanelectra.shared_embeddings import materialise
@@ -119,18 +120,22 @@ def _copy_leading_block(name: str, source: Tensor, target: Tensor) -> None:
         target_block[tuple(slice(size) for size in source_block.shape)] = source_block
 
 
-def read_encoder_config(directory: str | Path) -> PreTrainedConfig:
+def read_encoder_config(directory: str | Path, flag: str = "--init_from") -> PreTrainedConfig:
     """The configuration of a Hugging Face encoder (directory or hub name), of a family that we can train.
+
+    Args:
+        directory: directory or name.
+        flag: that named it, for the error message.
 
     Raises:
         UserError: where there is none, or its family is not supported.
     """
     try:
+        check_model_name(str(directory), "config.json")
         config = AutoConfig.from_pretrained(str(directory))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"--init_from {directory}: no Hugging Face model there ({str(error).splitlines()[0]})"
-        ) from error
+    except Exception as error:  # the Hub, the network and the configuration classes raise what they like
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"{flag} {directory}: no Hugging Face model there ({reason})") from error
     encoder_family(config.model_type)
     # where it lay is nobody's business who gets the new model
     config.name_or_path = ""

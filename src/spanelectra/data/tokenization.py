@@ -27,6 +27,7 @@ from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.data.tokenizer_training import count_characters, save_tokenizer, train_byte_level, train_wordpiece
 from spanelectra.data.word_starts import WordStartTable, word_start_table
 from spanelectra.errors import UserError, did_you_mean
+from spanelectra.hub import check_model_name
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -148,8 +149,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
 
     name = str(Path(directory).expanduser())
     try:
-        if not Path(name).is_dir():
-            _check_hub_name(name)
+        check_model_name(name, "tokenizer_config.json")
         tokenizer = AutoTokenizer.from_pretrained(name)
     except Exception as error:  # the Hub, the network and the tokenizer classes raise what they like
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -178,11 +178,3 @@ def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast | Tokenizer) -> str
     added = ((token["id"], token["content"], token["special"]) for token in state["added_tokens"])
     content["added_tokens"] = sorted(added)
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _check_hub_name(name: str) -> None:
-    """Raise at once where the name is unknown or the Hub out of reach; transformers retries for a minute."""
-    from huggingface_hub import HfApi, try_to_load_from_cache
-
-    if not isinstance(try_to_load_from_cache(name, "tokenizer_config.json"), str):
-        HfApi().model_info(name, timeout=10)
