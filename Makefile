@@ -21,10 +21,10 @@ quickstart: $(INSTALLED)  ## vocabulary, rows, pre-training, export and a pictur
 	$(RUN)/spanelectra quickstart --out_dir quickstart --overwrite
 
 test: $(INSTALLED)  ## the default tests: offline, under five minutes on two cores
-	$(RUN)/pytest -q
+	OMP_NUM_THREADS=1 $(RUN)/pytest -q -n 2
 
 test-all: $(INSTALLED)  ## all tests, the slow ones too
-	$(RUN)/pytest -q -m 'slow or not slow'
+	OMP_NUM_THREADS=1 $(RUN)/pytest -q -n 2 -m 'slow or not slow'
 
 check: $(INSTALLED)  ## ruff and mypy
 	$(RUN)/ruff check src tests benchmarks

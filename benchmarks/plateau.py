@@ -1,6 +1,6 @@
 """What gets a small generator off the plateau of word frequencies: generator runs that differ in one thing.
 
-    python benchmarks/plateau.py --data ROWS --work_dir WORK [--steps 1000]
+    python benchmarks/plateau.py --data ROWS --work_dir WORK [--steps 600]
 
 Each run is a command of the package on one thread; finished runs are not done again, interrupted ones go on. Writes
 `docs/plateau.json` and prints a Markdown table: held-out MLM loss at the end, on single-word masks all of which are
@@ -26,6 +26,7 @@ VARIANTS: dict[str, dict[str, str]] = {
     "80/10/10 as BERT": {"mask_token_ratio": "0.8", "random_token_ratio": "0.1"},
     "AdamW": {"optimizer": "adamw"},
     "AdamW, nothing kept": {"optimizer": "adamw", "mask_token_ratio": "1.0"},
+    "ELECTRA encoder (tiny-electra)": {"recipe": "tiny-electra"},
 }
 
 
@@ -33,15 +34,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", required=True)
     parser.add_argument("--work_dir", type=Path, required=True)
-    parser.add_argument("--steps", default="1000")
+    parser.add_argument("--steps", default="600")
     parser.add_argument("--seed", default="1")
     arguments = parser.parse_args()
     results = {}
     for number, (name, settings) in enumerate(VARIANTS.items()):
         run = arguments.work_dir / f"variant-{number}"
-        words = ["--recipe", "tiny", "--stage", "generator", "--data", arguments.data, "--out_dir", str(run)]
+        words = ["--stage", "generator", "--data", arguments.data, "--out_dir", str(run)]
         words += ["--max_steps", arguments.steps, "--seed", arguments.seed, "--eval_steps", "100"]
-        words += [word for pair in {**COMMON, **settings}.items() for word in (f"--{pair[0]}", pair[1])]
+        words += [
+            word for pair in {"recipe": "tiny", **COMMON, **settings}.items() for word in (f"--{pair[0]}", pair[1])
+        ]
         if (run / "config.yaml").is_file():
             words = ["--resume", str(run)]
         command = [sys.executable, "-m", "spanelectra.cli", "pretrain", *words]
@@ -56,15 +59,20 @@ def main() -> None:
             "unigram_cross_entropy": unigram,
             "steps": metrics["steps"],
             "tokens": metrics["tokens"],
+            "training_flops": metrics["training_flops"],
             "seed": metrics["seed"],
             "versions": metrics["versions"],
         }
     (ROOT / "docs" / "plateau.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
     print(f"guessing by frequency: {unigram:.2f} nats")
-    print("| generator stage | held-out MLM loss | first evaluation 0.25 nats below frequency |\n|---|---|---|")
+    print("| generator stage | held-out MLM loss | first evaluation 0.25 nats below frequency | training FLOPs |")
+    print("|---|---|---|---|")
     for name, result in results.items():
         step = result["first_step_a_quarter_nat_below_unigram"]
-        print(f"| {name} | {result['held_out_mlm_loss']:.2f} | {f'step {step}' if step else 'never'} |")
+        print(
+            f"| {name} | {result['held_out_mlm_loss']:.2f} | {f'step {step}' if step else 'never'} | "
+            f"{result['training_flops']:.2g} |"
+        )
 
 
 if __name__ == "__main__":

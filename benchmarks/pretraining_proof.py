@@ -3,8 +3,8 @@
     python benchmarks/pretraining_proof.py --corpus TEXT --work_dir WORK [--steps 5000]
 
 Every step is a command of the package in a process of its own, on one thread. What is finished is not done again and
-what was interrupted goes on, so the script may be stopped and started at any time. It writes `docs/pretraining.json`
-and `docs/pretraining.png`; `docs/results.md` is written from them.
+what was interrupted goes on, so the script may be stopped and started at any time. It writes `docs/pretraining.json`,
+`docs/pretraining.png` and from them `docs/results.md`.
 """
 
 from __future__ import annotations
@@ -85,6 +85,84 @@ def small_corpus(corpus: Path, target: Path) -> Path:
     return target
 
 
+def table(headings: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def write_results(results: dict[str, Any]) -> str:
+    """docs/results.md."""
+    environment, runs = results["environment"], results["runs"]
+    names = sorted({name for metrics in runs.values() for name in metrics["held_out"]})
+    numbers = [
+        [name, *(f"{m['held_out'][name]:.3f}" if name in m["held_out"] else "" for m in runs.values())]
+        for name in names
+    ]
+    costs = [
+        ["million tokens", *(f"{m['tokens'] / 1e6:.1f}" for m in runs.values())],
+        ["minutes", *(f"{m['wall_seconds'] / 60:.0f}" for m in runs.values())],
+        ["tokens/s (median)", *(f"{m['tokens_per_second']:,.0f}" for m in runs.values())],
+        ["training FLOPs", *(f"{m['training_flops']:.2g}" for m in runs.values())],
+        ["peak memory, MiB", *(f"{m['peak_memory_mib']:,.0f}" for m in runs.values())],
+        ["alarms", *(str(len(m["alarms"])) for m in runs.values())],
+    ]
+    prepared = [
+        [
+            size,
+            f"{p['splits']['train']['tokens']:,}",
+            f"{p['splits']['train']['rows']:,}",
+            f"{p['splits']['validation']['rows']:,}",
+            f"{p['megabytes_per_second']:.1f}",
+            f"{p['peak_memory_mib']:,.0f}",
+        ]
+        for size, p in results["prepare"].items()
+    ]
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    unigram = runs["joint"]["unigram_cross_entropy"]
+    opened = results["exports"].get("joint")
+    shown = json.dumps(opened, indent=2) if opened else "not run: pass --clean_python"
+    return f"""# Results
+
+Written by `python benchmarks/pretraining_proof.py --corpus TEXT --work_dir WORK`; the numbers behind it are in
+[pretraining.json](pretraining.json). One seed each ({runs["joint"]["seed"]}): this shows that the road works, not which
+method is better.
+
+Machine: {environment["processor"]}, {environment["cores"]} cores, one thread a run, two runs side by side **while other
+work ran on the same cores**, so rates are lower bounds. {versions}.
+
+## Preparing text
+
+Byte-level BPE of 10,000 tokens, rows of 128, 76 MB of textbooks, reviews, news and speeches. Memory stays flat as the
+text grows.
+
+{table(["text", "training tokens", "training rows", "held-out rows", "MB/s", "peak memory, MiB"], prepared)}
+
+## Joint and two-stage pre-training
+
+The tiny recipe (ModernBERT, 128 wide, 4 layers). Guessing held-out tokens by frequency costs {unigram:.3f} nats each.
+The discriminator stage starts from the generator of the middle column, which stays frozen and draws its fakes.
+
+![held-out losses, AUC and rate over tokens](pretraining.png)
+
+{table(["", *runs], costs)}
+
+Held-out metrics at the end (spans of up to five words, all of them [MASK]; `_masked` over masked tokens, else over all
+tokens or over masked and decoy spans). The two discriminators judge different generators' fakes, so their columns are
+not a comparison.
+
+{table(["held-out", *runs], numbers)}
+
+## The exported encoder without this package
+
+The joint run's export, opened in an environment that has transformers and not this package:
+
+```json
+{shown}
+```
+"""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, required=True)
@@ -124,6 +202,7 @@ def main() -> None:
         results["exports"]["joint"] = json.loads(opened.stdout.splitlines()[-1])
     docs = ROOT / "docs"
     (docs / "pretraining.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    (docs / "results.md").write_text(write_results(results), encoding="utf-8")
     plot = [sys.executable, str(ROOT / "benchmarks" / "plot_curves.py"), str(joint), str(generator), str(discriminator)]
     subprocess.run([*plot, "--out", str(docs / "pretraining.png")], check=True)
     for name, metrics in results["runs"].items():

@@ -220,7 +220,7 @@ class TestAlarms:
     ) -> None:
         metrics = pretrain(small_run(rows, tmp_path / "run", method="bert", learning_rate=1e-12, quiet=False))
         (alarm,) = metrics["alarms"]
-        assert "no better than guessing by frequency at step 4" in alarm
+        assert "no better than guessing by frequency at step 6" in alarm
         assert f"ALARM {alarm}" in capsys.readouterr().err
 
     def test_a_discriminator_that_always_says_original(

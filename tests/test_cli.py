@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import errno
+import functools
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 
+from spanelectra import export, pretraining, quickstart
 from spanelectra.cli import COMMANDS, main
-from spanelectra.training_args import RECIPES_DIRECTORY
+from spanelectra.recipe_files import RECIPES_DIRECTORY
 
 
 def run(*arguments: str) -> int:
@@ -41,7 +46,22 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
     [
         (["pretran"], "Did you mean 'pretrain'?"),
         (["pretrain", "--maks_ratio", "0.2"], "Did you mean '--mask_ratio'?"),
-        (["pretrain", "--max_steps", "many"], "max_steps"),
+        (["pretrain", "--max_steps", "many"], "--max_steps: 'many' is not a whole number."),
+        (["pretrain", "--learning_rate", "fast"], "--learning_rate: 'fast' is not a number."),
+        (["pretrain", "--decoys=maybe"], "--decoys: 'maybe' is not true or false."),
+        (["pretrain", "--stage", "generater"], "joint, generator, discriminator. Did you mean 'generator'?"),
+        (["pretrain", "--masking", "spam"], "--masking: 'spam' is not one of span, token. Did you mean 'span'?"),
+        (["pretrain", "--objectives", "mlm,atoo"], "Did you mean 'ato'?"),
+        (["pretrain", "--mask_ratio", "much"], "--mask_ratio: 'much' is neither a number"),
+        (["pretrain", "--max_st", "3"], "--max_st"),
+        (["pretrain", "--max_steps"], "--max_steps: expected one argument"),
+        (["pretrain", "--max_steps", "--quiet"], "--max_steps: expected one argument"),
+        (["pretrain", "--data", "x", "--quiet", "junk"], "junk"),
+        (["vocab", "--data_dir", "x", "--out_dir", "y", "--tokenizer_type", "BERTT"], "Did you mean 'BERT'?"),
+        (["pretrain", "--data", "x", "--out_dir", "y", "--seed", "5000000000"], "seed must be from 0 to 4294967295"),
+        (["pretrain", "--data", "x", "--out_dir", "y", "--weight_decay", "-1"], "weight_decay must be 0 or more"),
+        (["pretrain", "--recipe", "tiny", "--resume", "RUN"], "--resume RUN goes without --recipe"),
+        (["pretrain", "--resume", "RUN", "--learning_rate", "2e-3"], "goes without --learning_rate"),
         (["pretrain", "--recipe", "tini"], "Did you mean 'tiny'?"),
         (["pretrain", "--recipe", "tiny"], "data is missing"),
         (["prepare", "--tokenizer", "x", "--out_dir", "y"], "data"),
@@ -56,6 +76,108 @@ def test_a_users_mistake_is_one_clear_line_and_exit_code_2(
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error
     assert len(error.strip().splitlines()) <= 2 and "Traceback" not in error
+    assert "typing." not in error and "<class" not in error
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"quickstart"}))
+def test_a_command_without_arguments_says_what_is_missing(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and len(error.strip().splitlines()) <= 2
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, module: Any, command: str, error: Exception | None = None) -> list[dict]:
+    """Put a function of the same signature in a command's place; returns what it is called with."""
+    calls: list[dict] = []
+
+    @functools.wraps(getattr(module, command))
+    def function(*arguments: Any, **keywords: Any) -> None:
+        calls.append(vars(arguments[0]) if arguments else keywords)
+        if error is not None:
+            raise error
+
+    monkeypatch.setattr(module, command, function)
+    return calls
+
+
+def test_quickstart_needs_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(monkeypatch, quickstart, "quickstart")
+    assert run("quickstart") == 0
+    assert calls[0]["out_dir"] == "quickstart" and calls[0]["overwrite"] is False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "overwrite", "quiet"),
+    [
+        (["--overwrite", "RUN", "--out_dir", "X"], True, False),
+        (["RUN", "--out_dir", "X", "--overwrite"], True, False),
+        (["--quiet", "--overwrite", "RUN", "--out_dir=X"], True, True),
+        (["--overwrite", "false", "RUN", "--out_dir", "X", "--quiet", "True"], False, True),
+        (["--overwrite=true", "--out_dir", "X", "--quiet", "RUN"], True, True),
+    ],
+)
+def test_a_switch_may_stand_anywhere(
+    arguments: list[str], overwrite: bool, quiet: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = stand_in(monkeypatch, export, "export")
+    assert run("export", *arguments) == 0
+    assert calls == [{"run": "RUN", "out_dir": "X", "dropout": None, "overwrite": overwrite, "quiet": quiet}]
+
+
+def test_values_of_every_type_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(monkeypatch, pretraining, "pretrain")
+    flags = "--objectives mlm,ato --learning_rate 1e-3 --seed 010 --mask_ratio 0.2 --bf16 true --generator null"
+    assert run("pretrain", *flags.split(), "--max_span_words", "0:1 0.3:5", "--masking=token", "--decoys=false") == 0
+    (settings,) = calls
+    expected = {"objectives": ["mlm", "ato"], "learning_rate": 1e-3, "seed": 10, "mask_ratio": 0.2, "bf16": "true"}
+    expected |= {"generator": None, "max_span_words": "0:1 0.3:5", "masking": "token", "decoys": False}
+    assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "/x"), 2, "error: Permission denied: /x\n"),
+        (NotADirectoryError(errno.ENOTDIR, "Not a directory", "a/b"), 2, "error: Not a directory: a/b\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "/x"), 1, "error: No space left on device: /x\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), 1, "error: No space left on device\n"),
+    ],
+)
+def test_a_file_that_the_system_refuses_is_one_line(
+    error: OSError, code: int, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(monkeypatch, quickstart, "quickstart", error)
+    assert run("quickstart") == code
+    assert capsys.readouterr().err == message
+
+
+def test_an_error_of_ours_keeps_its_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, quickstart, "quickstart", OSError("something of a library's"))
+    with pytest.raises(OSError, match="of a library's"):
+        run("quickstart")
+
+
+def test_an_out_dir_inside_a_file_is_a_users_mistake(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "text.txt").write_text("Some words, again and again. " * 50)
+    target = tmp_path / "text.txt" / "tok"
+    assert run("vocab", "--data_dir", str(tmp_path / "text.txt"), "--out_dir", str(target), "--quiet") == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and str(tmp_path / "text.txt") in error and "Traceback" not in error
+
+
+def test_options_are_described(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        run("export", "--help")
+    shown = capsys.readouterr().out
+    assert "replace an earlier export in out_dir" in shown and "<function" not in shown
+
+
+def test_what_reads_the_descriptions_is_installed_and_pinned() -> None:
+    root = Path(__file__).parent.parent
+    assert '"jsonargparse[signatures]>=' in (root / "pyproject.toml").read_text(encoding="utf-8")
+    pins = (root / "constraints.txt").read_text(encoding="utf-8")
+    for package in ("docstring_parser", "typeshed_client"):
+        assert re.search(rf"^{package}==[\d.]+$", pins, flags=re.MULTILINE), package
 
 
 def test_a_misspelt_field_of_a_recipe_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -263,7 +263,11 @@ def test_an_error_half_way_leaves_the_earlier_rows(
     rows: Path, fake: Path, generator_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.copytree(fake, tmp_path / "fake")
-    monkeypatch.setattr("spanelectra.corruption.replace_tokens", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spanelectra.corruption.CorruptedRowsWriter.write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), overwrite=True, quiet=True)
     assert digests(tmp_path / "fake") == digests(fake) and len(list(tmp_path.iterdir())) == 1

@@ -149,3 +149,10 @@ def test_the_encoder_of_a_model_can_be_taken_out_and_replaced(family):
     one, other = build_masked_language_model(encoder_config(family)), build_detector(encoder_config(family))
     set_encoder_of(other, encoder_of(one))
     assert encoder_of(other) is one.base_model
+
+
+def test_rotary_positions_need_an_even_width_per_head():
+    odd = SHAPE | {"hidden_size": 6, "num_attention_heads": 2}
+    with pytest.raises(UserError, match="an even width per head: hidden_size 6 over num_attention_heads 2 is 3"):
+        make_encoder_config("modernbert", **odd)
+    assert make_encoder_config("electra", **odd).hidden_size == 6

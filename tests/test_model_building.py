@@ -106,7 +106,7 @@ class TestInitFrom:
     @pytest.mark.parametrize(
         ("vocabulary", "shape", "message"),
         [
-            (7, {}, "its vocabulary has {wrong} entries, the rows' tokenizer {right}"),
+            (-7, {}, "its vocabulary has {wrong} entries, the rows' tokenizer {right}"),
             (0, {"max_position_embeddings": 16}, "it takes 16 positions, the rows have 32"),
         ],
     )

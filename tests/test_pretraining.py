@@ -23,7 +23,7 @@ from spanelectra.corruption import corrupt
 from spanelectra.errors import UserError
 from spanelectra.model_building import load_generator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
-from spanelectra.pretraining import _with_step_budget, pretrain
+from spanelectra.pretraining import pretrain
 from spanelectra.training_args import PretrainingArguments
 
 
@@ -34,6 +34,7 @@ def test_a_joint_run_leaves_model_metrics_history_and_settings(rows: Path, tmp_p
     assert stored == json.loads(json.dumps(metrics))
     for name in ("tokens_per_second", "wall_seconds", "peak_memory_mib", "versions", "seed", "training_flops"):
         assert stored[name] is not None
+    assert (stored["peak_device_memory_mib"] is None) is not torch.cuda.is_available()
     assert stored["tokens"] == 6 * 4 * 32
     for name in ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss", "ato_auc", "generator_accuracy", "replaced_rate"):
         assert name in stored["held_out"]
@@ -154,23 +155,6 @@ def test_a_run_killed_between_its_last_checkpoint_and_its_end_is_finished(rows: 
         assert again[name] == first[name]
 
 
-def test_a_run_killed_before_its_tokenizer_was_saved_has_one_after_resuming(rows: Path, tmp_path: Path) -> None:
-    pretrain(small_run(rows, tmp_path / "run"))
-    for name in ("tokenizer", "model", "checkpoint-3", "checkpoint-6"):
-        shutil.rmtree(tmp_path / "run" / name)
-    pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
-    assert (tmp_path / "run" / "tokenizer" / "tokenizer.json").is_file()
-
-
-def test_a_run_is_resumed_with_as_many_processes_as_it_had(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pretrain(small_run(rows, tmp_path / "run"))
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(UserError, match=r"started with 1 process\(es\), not 2"):
-        pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
-
-
 def test_a_path_with_brackets_is_no_markup(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "[bold]a[" / "x]"
     pretrain(small_run(rows, run, quiet=False))
@@ -192,14 +176,6 @@ def _pretend_two_gpus(args: TrainingArguments) -> torch.device:
     return torch.device("cpu")
 
 
-def test_a_budget_in_tokens_is_shared_by_processes(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metrics = pretrain(small_run(rows, tmp_path / "run", max_tokens=1000, gradient_accumulation_steps=2))
-    assert metrics["steps"] == 4 and metrics["tokens"] == 4 * 2 * 4 * 32
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    settings = small_run(rows, tmp_path / "other", max_tokens=1000, gradient_accumulation_steps=2)
-    assert _with_step_budget(settings, 32).max_steps == 2
-
-
 def test_a_damaged_checkpoint_is_named_and_passed_over(
     rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,20 +191,6 @@ def test_a_damaged_checkpoint_is_named_and_passed_over(
 
 class TestRefusals:
     """Each mistake is one clear sentence, and costs nothing that was there."""
-
-    def test_an_output_directory_that_holds_a_run(self, rows: Path, tmp_path: Path) -> None:
-        pretrain(small_run(rows, tmp_path / "run"))
-        digest = weights(tmp_path / "run")
-        with pytest.raises(UserError, match=r"holds a run already.*--resume"):
-            pretrain(small_run(rows, tmp_path / "run"))
-        assert weights(tmp_path / "run") == digest
-
-    def test_an_output_directory_with_something_else_in_it(self, rows: Path, tmp_path: Path) -> None:
-        (tmp_path / "run").mkdir()
-        (tmp_path / "run" / "thesis.txt").write_text("years of work")
-        with pytest.raises(UserError, match="not empty"):
-            pretrain(small_run(rows, tmp_path / "run", overwrite=True))
-        assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
 
     @pytest.mark.parametrize(
         ("settings", "message"),
@@ -267,6 +229,18 @@ class TestRefusals:
         with pytest.raises(UserError, match=r"warm_start 'full' cannot fill \S+ .*grow"):
             pretrain(small_run(rows, tmp_path / "run", **settings))
         pretrain(small_run(rows, tmp_path / "grown", warm_start="grow", **settings))
+
+
+def test_corrupted_rows_without_a_generator_start_from_fresh_weights_and_say_so(
+    rows: Path, generator_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
+    sentence = "discriminator: fresh weights (pass --generator to start from its weights)"
+    settings = {"stage": "discriminator", "quiet": False, "max_steps": 1}
+    pretrain(small_run(tmp_path / "fake", tmp_path / "fresh", **settings))
+    assert sentence in capsys.readouterr().err
+    pretrain(small_run(tmp_path / "fake", tmp_path / "warm", generator=str(generator_run), **settings))
+    assert sentence not in capsys.readouterr().err
 
 
 def test_a_setting_without_effect_raises_an_alarm(rows: Path, tmp_path: Path) -> None:

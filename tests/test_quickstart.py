@@ -5,9 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from spanelectra.atomic_files import write_directory
 from spanelectra.console import make_console
 from spanelectra.errors import UserError
 from spanelectra.quickstart import judge, python_prose, quickstart
@@ -26,9 +28,65 @@ def test_the_verdict_compares_with_the_baselines(loss: float, auc: float, learne
     assert judge(metrics, make_console(quiet=True)) is learned
 
 
-def test_a_directory_that_exists_is_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="exists already"):
+def write_own_text(target: Path) -> None:
+    with write_directory(target / "text") as partial:
+        (partial / "argparse.txt").write_text("prose", encoding="utf-8")
+
+
+def files_of(directory: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(directory)): file.read_bytes() for file in directory.rglob("*") if file.is_file()}
+
+
+def test_an_earlier_quickstart_is_left_alone_without_overwrite(tmp_path: Path) -> None:
+    write_own_text(tmp_path)
+    before = files_of(tmp_path)
+    with pytest.raises(UserError, match="not empty"):
         quickstart(str(tmp_path))
+    assert files_of(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "thesis.txt",
+        "src/main.py",
+        "text/thesis.txt",
+        "text/chapters/one.txt",
+        "text/argparse.txt",
+        "text/manifest.json",
+    ],
+)
+def test_overwriting_deletes_nothing_that_is_not_a_quickstarts(tmp_path: Path, path: str) -> None:
+    write_own_text(tmp_path)
+    (tmp_path / path).parent.mkdir(exist_ok=True)
+    (tmp_path / path).write_text("years of work")
+    before = files_of(tmp_path)
+    with pytest.raises(UserError, match=r"choose another"):
+        quickstart(str(tmp_path), overwrite=True)
+    assert files_of(tmp_path) == before
+
+
+def test_a_project_with_a_folder_of_text_keeps_it(tmp_path: Path) -> None:
+    (tmp_path / "text").mkdir()
+    (tmp_path / "text" / "thesis.txt").write_text("years of work")
+    with pytest.raises(UserError, match=r"not as a quickstart wrote it \(manifest.json is missing\)"):
+        quickstart(str(tmp_path), overwrite=True)
+    assert (tmp_path / "text" / "thesis.txt").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("leftover", ["text/argparse.txt", ".partial-text/half.txt"])
+def test_an_earlier_quickstart_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leftover: str) -> None:
+    def stop_here(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("spanelectra.quickstart.python_prose", lambda: iter([("new", "new prose")]))
+    monkeypatch.setattr("spanelectra.data.tokenization.vocab", stop_here)
+    write_own_text(tmp_path)
+    (tmp_path / leftover).parent.mkdir(exist_ok=True)
+    (tmp_path / leftover).write_text("prose")
+    with pytest.raises(KeyboardInterrupt):
+        quickstart(str(tmp_path), overwrite=True)
+    assert sorted(files_of(tmp_path)) == ["text/manifest.json", "text/new.txt"]
 
 
 @pytest.mark.slow

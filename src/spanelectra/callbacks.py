@@ -191,7 +191,7 @@ class HealthCallback(TrainerCallback):
     ) -> None:
         if not logs:
             return
-        alarms = self.monitor.check(state.global_step, unprefixed(logs))
+        alarms = self.monitor.check(state.global_step, unprefixed(logs), held_out="eval_loss" in logs)
         for alarm in alarms if state.is_world_process_zero else []:
             sound_alarm(self.console, alarm)
         for alarm in alarms:
@@ -204,6 +204,7 @@ class SaveAndStopCallback(TrainerCallback):
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._group: Any = None
         self._previous: dict[int, Any] = {}
 
     def _on_signal(self, number: int, frame: Any) -> None:
@@ -220,8 +221,10 @@ class SaveAndStopCallback(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if args.world_size > 1:
             # the signal reaches processes in different steps; one that stops alone leaves the others waiting for it
-            received = torch.tensor(self.received or 0, device=args.device)
-            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX)
+            # over the processors, so that no accelerator waits for it
+            self._group = self._group or torch.distributed.new_group(backend="gloo")
+            received = torch.tensor(self.received or 0)
+            torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX, group=self._group)
             self.received = int(received.item()) or None
         if self.received is not None:
             control.should_save = control.should_training_stop = True

@@ -7,15 +7,23 @@ import shutil
 from pathlib import Path
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage
+from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY
 from spanelectra.errors import UserError
 
 CONFIG_NAME = "config.yaml"
 ENVIRONMENT_NAME = "environment.json"
+START_NAME = "start.json"
 METRICS_NAME = "metrics.json"
 HISTORY_NAME = "metrics.jsonl"
 MODEL_DIRECTORY = "model"
-TOKENIZER_DIRECTORY = "tokenizer"
+TENSORBOARD_DIRECTORY = "tensorboard"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
+_FILES = (CONFIG_NAME, ENVIRONMENT_NAME, START_NAME, METRICS_NAME, HISTORY_NAME)
+_DIRECTORIES = (MODEL_DIRECTORY, TOKENIZER_DIRECTORY, TENSORBOARD_DIRECTORY)
+# what a run writes, and what a kill leaves of it
+_OWN_NAME = re.compile(
+    rf"(\.partial-|\.replaced-)?({'|'.join(map(re.escape, _FILES + _DIRECTORIES))}|{_CHECKPOINT.pattern})"
+)
 
 
 def checkpoint_step(checkpoint: Path) -> int:
@@ -86,3 +94,10 @@ def holds_run(directory: str | Path) -> bool:
         or bool(list_checkpoints(directory))
         or (directory / MODEL_DIRECTORY).exists()
     )
+
+
+def own_names(directory: str | Path) -> list[str]:
+    """The names in a directory that a run writes there; no other is ever deleted."""
+    directory = Path(directory)
+    names = [entry.name for entry in directory.iterdir()] if directory.is_dir() else []
+    return sorted(name for name in names if _OWN_NAME.fullmatch(name))

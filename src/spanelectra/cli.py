@@ -1,15 +1,19 @@
 """The command line: ``spanelectra COMMAND``; each command is a thin skin over the function of the same name.
 
-Exit codes: 0 success, 2 a mistake in what the user gave, 130 and 143 after Ctrl-C and SIGTERM, 1 anything else.
+Exit codes: 0 success, 2 a mistake in what the user gave (a directory that cannot be written, too), 130 and 143 after
+Ctrl-C and SIGTERM, 1 anything else.
 Modules are imported when their command runs, so that ``spanelectra --help`` answers at once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import importlib
+import json
 import sys
-from typing import Any
+from typing import Any, get_args, get_origin, get_type_hints
 
 from spanelectra import __version__
 from spanelectra.errors import UserError, did_you_mean
@@ -44,7 +48,9 @@ def _parser(command: str, function: Any) -> Any:
             raise UserError(_explain(message, self))
 
     # our own --print_config prints the resolved settings
-    parser = Parser(prog=f"spanelectra {command}", description=COMMANDS[command][1], print_config=None)
+    parser = Parser(
+        prog=f"spanelectra {command}", description=COMMANDS[command][1], print_config=None, allow_abbrev=False
+    )
     if command == "pretrain":
         from spanelectra.training_args import PretrainingArguments
 
@@ -69,34 +75,72 @@ def _explain(message: str, parser: Any) -> str:
     return text
 
 
-def _spell_out_flags(parser: Any, arguments: list[str]) -> list[str]:
-    """``--overwrite`` alone means ``--overwrite=true``."""
-    switches = {
-        option
-        for action in parser._actions
-        if getattr(action, "_typehint", None) is bool
-        for option in action.option_strings
-    }
-    following = [*arguments[1:], "--"][: len(arguments)]
-    return [
-        f"{word}=true" if word in switches and after.startswith("--") else word
-        for word, after in zip(arguments, following, strict=True)
-    ]
+def _kinds(command: str, function: Any) -> dict[str, Any]:
+    """Flag -> the type of its value."""
+    if command == "pretrain":
+        from spanelectra.training_args import PretrainingArguments
+
+        kinds = get_type_hints(PretrainingArguments)
+    else:
+        kinds = get_type_hints(function)
+    return {f"--{name}": kind for name, kind in kinds.items() if name != "return"}
+
+
+def _checked_flags(arguments: list[str], kinds: dict[str, Any]) -> list[str]:
+    """The arguments with every flag as ``--flag=value``, checked; ``--overwrite`` alone is ``--overwrite=true``.
+
+    The parser cannot: its complaints are in Python, and it would take what follows a switch for the switch's value.
+    """
+    checked, rest = [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        flag, equals, text = word.partition("=")
+        is_alone = not equals and (not rest or rest[0].startswith("--"))
+        if flag not in kinds or (is_alone and kinds[flag] is not bool):
+            checked.append(word)
+            continue
+        if not equals and kinds[flag] is bool:
+            text = rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
+        elif not equals:
+            text = rest.pop(0)
+        checked.append(f"{flag}={_checked_text(text, kinds[flag], flag)}")
+    return checked
+
+
+def _checked_text(text: str, kind: Any, flag: str) -> str:
+    """A flag's value as the parser reads it."""
+    from spanelectra.recipe_files import checked_value
+
+    options = [option for option in get_args(kind) if option is not type(None)]
+    if list[str] in options:
+        return text
+    if len(options) < len(get_args(kind)):
+        if text in ("null", "None"):
+            return text
+        kind = options[0]
+    value: Any = text
+    if kind is bool:
+        value = {"true": True, "false": False}.get(text.lower(), text)
+    elif kind is int:
+        with contextlib.suppress(ValueError):
+            value = int(text)
+    elif get_origin(kind) is list:
+        value = text.translate(str.maketrans("", "", "[]'\""))
+    value = checked_value(value, kind, flag)
+    return json.dumps(value) if isinstance(value, (bool, list)) else str(value)
 
 
 def _run_pretrain(parser: Any, arguments: list[str], function: Any) -> Any:
     """``--recipe`` sets defaults that flags override."""
-    from spanelectra.training_args import PretrainingArguments, as_yaml, load_recipe
+    from spanelectra.recipe_files import as_yaml, load_recipe
+    from spanelectra.training_args import PretrainingArguments
 
-    recipe = next(
-        (
-            value.split("=", 1)[1] if value.startswith("--recipe=") else following
-            for value, following in zip(arguments, [*arguments[1:], ""][: len(arguments)], strict=True)
-            if value == "--recipe" or value.startswith("--recipe=")
-        ),
-        None,
-    )
-    if recipe is not None:
+    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+    others = [flag for flag in given if flag not in ("--resume", "--quiet", "--help")]
+    # also where a flag repeats the default, which the settings would not show
+    if "--resume" in given and others:
+        raise UserError(f"--resume RUN goes without {', '.join(others)}: a resumed run keeps its own settings.")
+    for recipe in [word.removeprefix("--recipe=") for word in arguments if word.startswith("--recipe=")][-1:]:
         parser.set_defaults(load_recipe(recipe))
     parsed = parser.parse_args(arguments)
     names = [field.name for field in dataclasses.fields(PretrainingArguments)]
@@ -122,7 +166,7 @@ def main(argv: list[str] | None = None) -> int:
             raise UserError(f"unknown command '{command}'.{did_you_mean(command, COMMANDS)} See spanelectra --help.")
         function = getattr(importlib.import_module(COMMANDS[command][0]), command)
         parser = _parser(command, function)
-        rest = _spell_out_flags(parser, rest)
+        rest = _checked_flags(rest, _kinds(command, function))
         if command == "pretrain":
             _run_pretrain(parser, rest, function)
         else:
@@ -133,9 +177,21 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        return _explain_file_error(error)
     except RuntimeError as error:
         return _explain_run_error(error)
     return 0
+
+
+def _explain_file_error(error: OSError) -> int:
+    """Exit code where the system refuses a file; a full disk is nobody's mistake, and an error without a file ours."""
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if error.filename is None and not is_full:
+        raise error
+    place = "" if error.filename is None else f": {error.filename}"
+    print(f"error: {error.strerror}{place}", file=sys.stderr)
+    return 1 if is_full else 2
 
 
 def _explain_run_error(error: RuntimeError) -> int:

@@ -98,7 +98,7 @@ class CorruptedRows:
     """
 
     def __init__(self, directory: str | Path, split: str, decoys: bool = True) -> None:
-        self.directory = Path(directory)
+        self.directory, self.split = Path(directory), split
         if not is_corrupted_data(self.directory):
             raise UserError(f"{directory} holds no corrupted rows; make some with `spanelectra corrupt`.")
         file = self.directory / FEATURES_NAME
@@ -122,6 +122,10 @@ class CorruptedRows:
 
     def __len__(self) -> int:
         return len(self._arrays["corrupted_ids"])
+
+    def __reduce__(self) -> tuple[type[CorruptedRows], tuple[Path, str]]:
+        """A loader's process opens the files itself; pickled, a memory map would be a copy of all of it."""
+        return CorruptedRows, (self.directory, self.split)
 
     @property
     def max_seq_length(self) -> int:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import track
-from torch import Tensor
 
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.checkpointing import CONFIG_NAME, TOKENIZER_DIRECTORY
@@ -33,8 +32,8 @@ from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator
 from spanelectra.model_building import check_generator_fits, load_generator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
-from spanelectra.replacement import replace_tokens, sample_tokens, sampling_logits
-from spanelectra.training_args import PretrainingArguments, load_recipe
+from spanelectra.recipe_files import load_recipe
+from spanelectra.training_args import PretrainingArguments
 
 
 def corrupt(
@@ -90,19 +89,18 @@ def corrupt(
     source = sampling_source or model.config.sampling_source
     if source != "mlm" and (model.generator is None or model.generator.span_boundary_head is None):
         raise UserError(f"sampling_source {source} needs a generator trained with SBGO. Sample from mlm.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)
+    model.config.sampling_source, model.config.sampling_temperature = source, sampling_temperature
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     splits = {split: RowDataset(data, split) for split in SPLITS}
     check_generator_fits(generator, model, splits["train"].tokenizer(), splits["train"].max_seq_length)
     summary: dict[str, Any] = {}
     with write_directory(target, replace=overwrite) as partial:
         for split, rows in splits.items():
-            collate = build_collator(rows, settings)
+            collate = build_collator(rows, settings, held_out=split == "validation")
             # the generator had no use for decoys, the discriminator has
             collate.policy = dataclasses.replace(collate.policy, decoys=collate.policy.masking == "span")
-            sample = _Sampler(model, source, sampling_temperature, device)
-            summary[split] = _write_split(partial, split, rows, collate, sample, batch_size, console)
+            summary[split] = _write_split(partial, split, rows, collate, model, batch_size, console)
         metadata = {
             "format_version": FORMAT_VERSION,
             "max_seq_length": rows.max_seq_length,
@@ -138,37 +136,12 @@ def _check_numbers(source: str | None, temperature: float, batch_size: int, seed
 
 def _generator_settings(generator: str) -> PretrainingArguments:
     """Settings of the generator's run, for its masking; defaults for a model without a run around it."""
-    config = Path(generator) / CONFIG_NAME
-    if not config.is_file():
+    directory = Path(generator).expanduser().resolve()
+    # RUN/model and RUN/checkpoint-N are told by the run around them
+    config = next((c for c in (directory / CONFIG_NAME, directory.parent / CONFIG_NAME) if c.is_file()), None)
+    if config is None:
         return PretrainingArguments().resolved()
     return PretrainingArguments(**load_recipe(str(config)))
-
-
-@dataclasses.dataclass
-class _Sampler:
-    """Draws a batch's fake spans: a collated batch -> corrupted ids and what was replaced, both (batch, length)."""
-
-    model: SpanElectraForPreTraining
-    source: str
-    temperature: float
-    device: torch.device
-
-    @torch.no_grad()
-    def __call__(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        assert self.model.generator is not None
-        inputs = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        generated = self.model.generator(
-            inputs["input_ids"],
-            inputs["masked_positions"],
-            inputs["left_boundaries"],
-            inputs["right_boundaries"],
-            inputs["span_positions"],
-            mlm=self.source != "sbgo",
-            sbgo=self.source != "mlm",
-        )
-        logits = sampling_logits(generated.mlm_logits, generated.sbgo_logits, self.source)
-        sampled = sample_tokens(logits, inputs["replacement_noise"], self.temperature)
-        return replace_tokens(inputs["original_ids"], inputs["masked_positions"], inputs["labels"], sampled)
 
 
 def _write_split(
@@ -176,7 +149,7 @@ def _write_split(
     split: str,
     rows: RowDataset,
     collate: DataCollatorForSpanElectra,
-    sample: _Sampler,
+    model: SpanElectraForPreTraining,
     batch_size: int,
     console: Console,
 ) -> dict[str, Any]:
@@ -184,12 +157,14 @@ def _write_split(
     count = collate.policy.capacity(rows.max_seq_length)
     writer = CorruptedRowsWriter(directory, split, len(rows), rows.max_seq_length, count, rows.metadata["vocab_size"])
     masked = replaced = 0
+    device = next(model.parameters()).device
     batches = list(row_batches(len(rows), batch_size))
     for numbers in track(batches, description=split, console=console, disable=not console.is_terminal):
         batch = collate(RowBatch(numbers, np.zeros_like(numbers), 1.0))
-        corrupted_ids, changed = sample(batch)
-        writer.write(batch, corrupted_ids)
+        output = model.draw_replacements({name: tensor.to(device) for name, tensor in batch.items()})
+        assert output.corrupted_ids is not None and output.replaced is not None
+        writer.write(batch, output.corrupted_ids)
         masked += int((batch["labels"] != IGNORE_INDEX).sum())
-        replaced += int(changed.sum())
+        replaced += int(output.replaced.sum())
     writer.close()
     return {"rows": len(rows), "masked_tokens": masked, "replaced_rate": replaced / max(1, masked)}

@@ -136,8 +136,8 @@ def make_encoder_config(
         token_ids: ``pad_token_id``, ``cls_token_id``, ``sep_token_id`` of the tokenizer.
 
     Raises:
-        UserError: for an unknown family, a size below 1, heads that do not divide the width, or a factorised embedding
-            for a family that has none.
+        UserError: for an unknown family, a size below 1, heads that do not divide the width, an odd width per head
+            for rotary positions, or a factorised embedding for a family that has none.
     """
     encoder_family(family)
     sizes = {
@@ -170,6 +170,11 @@ def make_encoder_config(
             use_cache=False,
         )
     if family == "modernbert":
+        if hidden_size // num_attention_heads % 2:
+            raise UserError(
+                f"ModernBERT's rotary positions need an even width per head: hidden_size {hidden_size} over "
+                f"num_attention_heads {num_attention_heads} is {hidden_size // num_attention_heads}; change either."
+            )
         if embedding_size not in (None, hidden_size):
             raise UserError(
                 f"ModernBERT ties embedding and hidden size: embedding_size {embedding_size} against hidden_size "

@@ -1,11 +1,9 @@
-"""What a run ran on: versions, processor, devices, peak memory. Saved beside every result."""
+"""What a run ran on: versions, processor, devices and their peak memory. Saved beside every result."""
 
 from __future__ import annotations
 
 import os
 import platform
-import resource
-import sys
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -56,13 +54,6 @@ def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def peak_memory_mib() -> float:
-    """Largest resident set of this process so far, in MiB."""
-    try:
-        # getrusage's number outlives exec: a small process started by a large one would report the large one's
-        with open("/proc/self/status", encoding="utf-8") as stream:
-            return next(int(line.split()[1]) for line in stream if line.startswith("VmHWM")) / (1 << 10)
-    except (OSError, StopIteration):
-        pass
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+def peak_device_memory_mib() -> float | None:
+    """Largest amount of memory that tensors of this process have held on its GPU so far, in MiB; else ``None``."""
+    return torch.cuda.max_memory_allocated() / (1 << 20) if torch.cuda.is_available() else None

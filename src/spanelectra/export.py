@@ -150,7 +150,7 @@ def open_run(run: str | Path) -> tuple[SpanElectraForPreTraining, PreTrainedToke
         raise UserError(f"{run} holds no tokenizer: {directories[0] / 'tokenizer.json'} is missing.")
     tokenizer = load_tokenizer(directory)
     for part in (model.generator, model.discriminator):
-        if part is not None and part.config.vocab_size != len(tokenizer):
+        if part is not None and part.config.vocab_size < len(tokenizer):
             raise UserError(
                 f"{run}: its tokenizer has {len(tokenizer)} entries, its model {part.config.vocab_size}; "
                 "they are not of one run."

@@ -52,8 +52,15 @@ class HealthMonitor:
         self.alarms: list[str] = []
         self._sounded: set[str] = set()
 
-    def check(self, step: int, metrics: dict[str, float]) -> list[str]:
-        """Look at one line of the log (names as in ``PretrainingMetrics``, unprefixed); returns new alarms."""
+    def check(self, step: int, metrics: dict[str, float], held_out: bool = True) -> list[str]:
+        """Look at one line of the log; returns new alarms.
+
+        Args:
+            step: optimiser step.
+            metrics: names as in ``PretrainingMetrics``, unprefixed.
+            held_out: whether they are of held-out rows. In training some masked tokens are shown, which any copyist
+                gets right, so only held-out losses are compared with guessing by frequency.
+        """
         found = []
         for name, value in metrics.items():
             if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
@@ -64,7 +71,7 @@ class HealthMonitor:
                         "lengthen the warm-up, or turn bf16 off.",
                     )
                 )
-        if self._is_warm(step, 0):
+        if held_out and self._is_warm(step, 0):
             found += self._check_generator(step, metrics)
         if self._is_warm(step, self.discriminator_start):
             found += self._check_discriminator(step, metrics)

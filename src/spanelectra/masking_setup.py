@@ -41,6 +41,8 @@ def build_collator(
     """
     tokenizer = rows.tokenizer()
     assert settings.mask_token_ratio is not None and settings.random_token_ratio is not None
+    # keeping and randomising teach a generator; a frozen one would only copy what it is shown
+    hides_all = held_out or settings.stage == "discriminator"
     collator = DataCollatorForSpanElectra(
         input_ids=rows.input_ids,
         word_starts=word_start_table(tokenizer),
@@ -49,9 +51,7 @@ def build_collator(
         seed=settings.seed,
         mask_ratio=Schedule.parse(settings.mask_ratio, "mask_ratio"),
         max_span_words=Schedule.parse(settings.max_span_words, "max_span_words"),
-        mask_token_ratio=settings.mask_token_ratio,
-        random_token_ratio=settings.random_token_ratio,
+        mask_token_ratio=1.0 if hides_all else settings.mask_token_ratio,
+        random_token_ratio=0.0 if hides_all else settings.random_token_ratio,
     )
-    if held_out:
-        return dataclasses.replace(collator, seed=0, mask_token_ratio=1.0, random_token_ratio=0.0)
-    return collator
+    return dataclasses.replace(collator, seed=0) if held_out else collator

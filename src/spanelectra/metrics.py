@@ -61,9 +61,24 @@ class PretrainingMetrics:
             self._losses[f"{name}_loss"].append(loss.detach())
 
     @torch.no_grad()
-    def update(self, output: SpanElectraOutput, masked_positions: Tensor | None, labels: Tensor | None) -> None:
-        """Remember what heads said about one batch; reads all logits once."""
+    def update(
+        self,
+        output: SpanElectraOutput,
+        masked_positions: Tensor | None,
+        labels: Tensor | None,
+        input_ids: Tensor | None = None,
+    ) -> None:
+        """Remember what heads said about one batch; reads all logits once.
+
+        Args:
+            output: of the model.
+            masked_positions, labels: (batch, count) as the model got them.
+            input_ids: (batch, length) as the generator got them; masked tokens that stand there unchanged are left
+                out, for copying them is no guess.
+        """
         scored = labels != IGNORE_INDEX if labels is not None else None
+        if input_ids is not None and masked_positions is not None and labels is not None and scored is not None:
+            scored = scored & (input_ids.gather(1, masked_positions) != labels)
         if labels is not None and scored is not None:
             for name, logits in (("generator", output.mlm_logits), ("sbgo", output.sbgo_logits)):
                 if logits is not None:

@@ -81,14 +81,33 @@ def build_model(
 def _encoder_to_continue(
     flag: str, directory: str, tokenizer: PreTrainedTokenizerBase, length: int
 ) -> PreTrainedConfig:
-    encoder = read_encoder_config(directory)
-    if encoder.vocab_size != len(tokenizer):
-        raise UserError(
-            f"--{flag} {directory}: its vocabulary has {encoder.vocab_size} entries, the rows' tokenizer "
-            f"{len(tokenizer)}. Prepare the rows with --tokenizer {directory}."
-        )
+    encoder = read_encoder_config(directory, f"--{flag}")
+    _check_tokenizer(f"--{flag} {directory}", directory, encoder, tokenizer)
     _check_positions(f"--{flag} {directory}", encoder, length)
     return encoder
+
+
+def _check_tokenizer(
+    source: str, directory: str, encoder: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """The rows' tokenizer must be the one that lies with the weights: in a run, beside a checkpoint, or in the model.
+
+    An encoder may have more entries than its tokenizer: some pad the vocabulary to a round number.
+    """
+    if encoder.vocab_size < len(tokenizer):
+        raise UserError(
+            f"{source}: its vocabulary has {encoder.vocab_size} entries, the rows' tokenizer {len(tokenizer)}. "
+            f"Prepare the rows with --tokenizer {directory}."
+        )
+    path = Path(directory).expanduser()
+    for place in (path / TOKENIZER_DIRECTORY, path, path.resolve().parent / TOKENIZER_DIRECTORY):
+        if (place / "tokenizer.json").is_file():
+            if tokenizer_fingerprint(load_tokenizer(str(place))) != tokenizer_fingerprint(tokenizer):
+                raise UserError(
+                    f"{source} was trained with another tokenizer than --data was prepared with. "
+                    f"Prepare the rows with --tokenizer {place}."
+                )
+            return
 
 
 def _check_positions(source: str, encoder: PreTrainedConfig, length: int) -> None:
@@ -166,22 +185,9 @@ def check_generator_fits(
     Raises:
         UserError: for another tokenizer or vocabulary, or rows longer than its positions.
     """
-    for directory in (Path(generator) / TOKENIZER_DIRECTORY, Path(generator)):
-        if not (directory / "tokenizer.json").is_file():
-            continue
-        if tokenizer_fingerprint(load_tokenizer(str(directory))) != tokenizer_fingerprint(tokenizer):
-            raise UserError(
-                f"--generator {generator} was trained with another tokenizer than --data was prepared with. "
-                f"Prepare the rows with --tokenizer {directory}."
-            )
     assert trained.generator is not None
-    config = trained.generator.config
-    if config.vocab_size != len(tokenizer):
-        raise UserError(
-            f"--generator {generator}: its vocabulary has {config.vocab_size} entries, the rows' tokenizer "
-            f"{len(tokenizer)}. Both must come from one tokenizer."
-        )
-    _check_positions(f"--generator {generator}", config, length)
+    _check_tokenizer(f"--generator {generator}", generator, trained.generator.config, tokenizer)
+    _check_positions(f"--generator {generator}", trained.generator.config, length)
 
 
 def _discriminator_model(
@@ -208,13 +214,13 @@ def _discriminator_model(
     )
     model = SpanElectraForPreTraining(config)
     assert model.discriminator is not None
-    if trained is not None and trained.generator is not None:
-        if model.generator is not None:
-            copy_generator(trained.generator, model.generator)
-        if settings.init_from:
-            report(str(initialise_discriminator(model.discriminator, settings.init_from)))
-        else:
-            report(str(warm_start(model.discriminator, trained.generator, settings.warm_start)))
+    generator = trained.generator if trained is not None else None
+    if generator is not None and model.generator is not None:
+        copy_generator(generator, model.generator)
+    if settings.init_from:
+        report(str(initialise_discriminator(model.discriminator, settings.init_from)))
+    elif generator is not None:
+        report(str(warm_start(model.discriminator, generator, settings.warm_start)))
     return model
 
 
@@ -234,8 +240,9 @@ def copy_generator(trained: SpanElectraGenerator, target: SpanElectraGenerator) 
 def compile_encoders(model: SpanElectraForPreTraining) -> str | None:
     """Compile the encoders in place; returns why not, where no compiler works here, and leaves them eager."""
     try:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
         probe = torch.compile(lambda x: torch.relu(x) * 2)
-        probe(torch.ones(8, device=next(model.parameters()).device))
+        probe(torch.ones(8, device=device, requires_grad=True)).sum().backward()
     except Exception as error:  # whatever the compiler's backend raises, eager still works
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         return f"torch.compile does not work here ({reason}); going on without it"

@@ -31,7 +31,7 @@ class SpanElectraOutput:
 
     Attributes:
         loss: scalar float32, the weighted sum of ``losses``.
-        losses: objective -> scalar float32, unweighted.
+        losses: objective -> scalar float32, unweighted; they and ``loss`` carry the gradient, the rest is detached.
         mlm_logits, sbgo_logits: (batch, count, vocabulary) at masked positions, or ``None``.
         corrupted_ids: (batch, length) int64 that the discriminator read, or ``None``.
         replaced: (batch, length) bool labels of ATO, or ``None``.
@@ -130,9 +130,7 @@ class SpanElectraForPreTraining(nn.Module):
             self._generate(output, input_ids, masked_positions, labels, spans, attention_mask, weights, sources)
             if runs_discriminator:
                 assert replacement_noise is not None
-                logits = sampling_logits(output.mlm_logits, output.sbgo_logits, self.config.sampling_source)
-                sampled = sample_tokens(logits, replacement_noise, self.config.sampling_temperature)
-                output.corrupted_ids, output.replaced = replace_tokens(original_ids, masked_positions, labels, sampled)
+                self.replace(output, original_ids, masked_positions, labels, replacement_noise)
         else:
             output.corrupted_ids, output.replaced = corrupted_ids, corrupted_ids != original_ids
         if runs_discriminator:
@@ -142,6 +140,30 @@ class SpanElectraForPreTraining(nn.Module):
             )
         for name, loss in output.losses.items():
             output.loss = output.loss + weights[name] * loss
+        return output
+
+    def replace(
+        self,
+        output: SpanElectraOutput,
+        original_ids: Tensor,
+        masked_positions: Tensor,
+        labels: Tensor,
+        replacement_noise: Tensor,
+    ) -> None:
+        """Sample replacements from the generator's logits in ``output`` and fill in its corrupted ids and labels."""
+        logits = sampling_logits(output.mlm_logits, output.sbgo_logits, self.config.sampling_source)
+        sampled = sample_tokens(logits, replacement_noise, self.config.sampling_temperature)
+        output.corrupted_ids, output.replaced = replace_tokens(original_ids, masked_positions, labels, sampled)
+
+    @torch.no_grad()
+    def draw_replacements(self, batch: Mapping[str, Tensor]) -> SpanElectraOutput:
+        """Run the generator alone on a collated batch: its logits, the corrupted ids and what was replaced."""
+        output = SpanElectraOutput(loss=torch.zeros((), device=batch["original_ids"].device))
+        spans = (batch["left_boundaries"], batch["right_boundaries"], batch["span_positions"])
+        positions, labels = batch["masked_positions"], batch["labels"]
+        sources = SAMPLED_HEADS[self.config.sampling_source]
+        self._generate(output, batch["input_ids"], positions, labels, spans, None, {}, sources)
+        self.replace(output, batch["original_ids"], positions, labels, batch["replacement_noise"])
         return output
 
     def _generate(
@@ -167,10 +189,12 @@ class SpanElectraForPreTraining(nn.Module):
                 mlm="mlm" in sources or bool(weights.get("mlm")),
                 sbgo="sbgo" in sources or bool(weights.get("sbgo")),
             )
-        output.mlm_logits, output.sbgo_logits = generated.mlm_logits, generated.sbgo_logits
         for name, logits in (("mlm", generated.mlm_logits), ("sbgo", generated.sbgo_logits)):
             if logits is not None and weights.get(name):
                 output.losses[name] = vocabulary_loss(logits, labels)
+        # detached: what hangs on a graph in an output would look used to DistributedDataParallel, whatever its loss
+        output.mlm_logits = generated.mlm_logits.detach() if generated.mlm_logits is not None else None
+        output.sbgo_logits = generated.sbgo_logits.detach() if generated.sbgo_logits is not None else None
 
     def _discriminate(
         self,
@@ -188,9 +212,10 @@ class SpanElectraForPreTraining(nn.Module):
         assert self.discriminator is not None and output.corrupted_ids is not None and output.replaced is not None
         hidden_states = self.discriminator.encode(output.corrupted_ids, attention_mask)
         if weights.get("ato"):
-            output.ato_logits = self.discriminator.all_token_logits(hidden_states)
+            logits = self.discriminator.all_token_logits(hidden_states)
             scored = torch.ones_like(output.replaced) if attention_mask is None else attention_mask.bool()
-            output.losses["ato"] = replaced_token_loss(output.ato_logits, output.replaced, scored)
+            output.losses["ato"] = replaced_token_loss(logits, output.replaced, scored)
+            output.ato_logits = logits.detach()
         if weights.get("sbpo"):
             assert masked_positions is not None and labels is not None
             positions, scored, boundaries = masked_positions, labels != IGNORE_INDEX, spans
@@ -198,9 +223,10 @@ class SpanElectraForPreTraining(nn.Module):
                 positions = torch.cat([positions, decoy_positions], dim=1)
                 scored = torch.cat([scored, decoy_scored], dim=1)
                 boundaries = tuple(torch.cat([span, decoy], dim=1) for span, decoy in zip(spans, decoys, strict=True))  # type: ignore[list-item, assignment]
-            output.sbpo_logits = self.discriminator.span_boundary_logits(hidden_states, *boundaries)  # type: ignore[arg-type]
+            logits = self.discriminator.span_boundary_logits(hidden_states, *boundaries)  # type: ignore[arg-type]
             output.sbpo_replaced, output.sbpo_scored = output.replaced.gather(1, positions), scored
-            output.losses["sbpo"] = replaced_token_loss(output.sbpo_logits, output.sbpo_replaced, scored)
+            output.losses["sbpo"] = replaced_token_loss(logits, output.sbpo_replaced, scored)
+            output.sbpo_logits = logits.detach()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (each shared tensor once)."""

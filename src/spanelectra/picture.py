@@ -27,7 +27,6 @@ from spanelectra.errors import UserError
 from spanelectra.export import longest_input, open_run
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining, SpanElectraOutput
-from spanelectra.replacement import replace_tokens, sample_tokens, sampling_logits
 from spanelectra.schedules import Schedule
 
 DEFAULT_TEXT = (
@@ -169,11 +168,8 @@ def _run(model: SpanElectraForPreTraining, batch: dict[str, Tensor], notices: li
     output = model(**batch)
     if output.corrupted_ids is None:
         notices.append("this run has no discriminator: nothing judges the generator's samples")
-        logits = sampling_logits(output.mlm_logits, output.sbgo_logits, model.config.sampling_source)
-        sampled = sample_tokens(logits, batch["replacement_noise"], model.config.sampling_temperature)
-        output.corrupted_ids, output.replaced = replace_tokens(
-            batch["original_ids"], batch["masked_positions"], batch["labels"], sampled
-        )
+        positions, labels = batch["masked_positions"], batch["labels"]
+        model.replace(output, batch["original_ids"], positions, labels, batch["replacement_noise"])
     return output
 
 

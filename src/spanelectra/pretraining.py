@@ -2,92 +2,45 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-import json
 import math
 import os
-import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase, TrainingArguments
+from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
-from spanelectra.atomic_files import write_directory, write_json, write_text
 from spanelectra.callbacks import (
     HealthCallback,
     HistoryCallback,
     ProgressCallback,
     RunStopped,
     SaveAndStopCallback,
-    format_metrics,
     read_history,
     unprefixed,
 )
-from spanelectra.checkpointing import (
-    CONFIG_NAME,
-    ENVIRONMENT_NAME,
-    HISTORY_NAME,
-    METRICS_NAME,
-    MODEL_DIRECTORY,
-    TOKENIZER_DIRECTORY,
-    checkpoint_step,
-    holds_run,
-    newest_complete_checkpoint,
-)
+from spanelectra.checkpointing import HISTORY_NAME, TENSORBOARD_DIRECTORY, checkpoint_step
 from spanelectra.console import make_console, say, sound_alarm
-from spanelectra.corrupted_rows import CorruptedRows, is_corrupted_data
-from spanelectra.data.packing import RowDataset, unigram_cross_entropy
-from spanelectra.data.tokenization import load_tokenizer, word_start_table
-from spanelectra.data.training_rows import RowBatch, ShuffledRows
-from spanelectra.environment import (
-    describe_environment,
-    library_versions,
-    peak_memory_mib,
-    process_count,
-    process_rank,
-)
-from spanelectra.errors import UserError
-from spanelectra.flops import count_parameters
+from spanelectra.data.training_rows import ShuffledRows
+from spanelectra.environment import process_rank
 from spanelectra.health import HealthMonitor
-from spanelectra.masking_setup import build_collator
 from spanelectra.model_building import build_model, compile_encoders
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.run_data import RunData, read_data, with_step_budget
+from spanelectra.run_directory import (
+    alarms_at_start,
+    check_run_directory,
+    finished_metrics,
+    settings_to_resume,
+    settings_to_start,
+    start_run_directory,
+)
+from spanelectra.run_report import describe_run, save_results
 from spanelectra.trainer import SpanElectraTrainer
-from spanelectra.training_args import PretrainingArguments, as_yaml, load_recipe
-
-Collate = Callable[[RowBatch], dict[str, Tensor]]
-
-
-@dataclass
-class RunData:
-    """What a run reads.
-
-    Attributes:
-        tokenizer: of the rows.
-        length: tokens in a row.
-        rows: number of training rows.
-        collate: row batch -> model inputs.
-        held_out_rows: number of held-out rows.
-        collate_held_out: the same for them; ``None`` without any.
-        unigram_cross_entropy: nats a token of guessing by frequency on held-out text; ``None`` if unknown.
-        corrupted: whether the rows hold fake spans already.
-    """
-
-    tokenizer: PreTrainedTokenizerBase
-    length: int
-    rows: int
-    collate: Collate
-    held_out_rows: int
-    collate_held_out: Collate | None
-    unigram_cross_entropy: float | None
-    corrupted: bool = False
+from spanelectra.training_args import PretrainingArguments
 
 
 def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
@@ -108,38 +61,33 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     # of several processes the first one speaks and writes
     is_first = process_rank() == 0
     console = make_console(arguments.quiet or not is_first)
-    checkpoint = None
     if arguments.resume:
-        settings, checkpoint = _settings_to_resume(arguments.resume, console)
-        finished = _finished_metrics(settings, checkpoint)
+        settings, checkpoint = settings_to_resume(arguments, console)
+        finished = finished_metrics(settings, checkpoint)
         if finished is not None:
             say(console, f"{settings.out_dir} is finished already: {settings.max_steps} steps.")
             return finished
     else:
-        settings = arguments.resolved()
-        settings.check()
+        settings, checkpoint = settings_to_start(arguments), None
+        if is_first:
+            check_run_directory(settings)
     run = Path(settings.out_dir)
 
     data = read_data(settings)
-    settings = _with_step_budget(settings, data.length)
-    if is_first and not arguments.resume:
-        _prepare_run_directory(run, settings)
-    report = functools.partial(say, console)
-    model = build_model(settings, data.tokenizer, data.length, report, corrupted_data=data.corrupted)
+    settings = with_step_budget(settings, data.length)
+    if arguments.resume:
+        alarms = alarms_at_start(settings, data)
+    else:
+        alarms = settings.settings_without_effect(corrupted_data=data.corrupted)
+    model = _model_of_run(settings, data, checkpoint, console)
     monitor = HealthMonitor(
         data.unigram_cross_entropy,
         settings.max_steps,
         math.ceil(settings.generator_head_start * settings.max_steps) if settings.stage == "joint" else 0,
     )
-    for sentence in settings.settings_without_effect(corrupted_data=data.corrupted):
+    for sentence in alarms:
         monitor.alarms.append(sentence)
         sound_alarm(console, sentence)
-    if is_first and not arguments.resume:
-        write_text(run / CONFIG_NAME, as_yaml(settings))
-        write_json(run / ENVIRONMENT_NAME, describe_environment())
-    # also where a kill came between the two
-    if is_first and not (run / TOKENIZER_DIRECTORY).is_dir():
-        data.tokenizer.save_pretrained(run / TOKENIZER_DIRECTORY)
     if settings.torch_compile:
         reason = compile_encoders(model)
         if reason:
@@ -147,12 +95,15 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
 
     stopper = SaveAndStopCallback()
     trainer = build_trainer(settings, model, data, console, monitor, stopper)
-    _describe_run(console, settings, model, data, trainer)
+    if is_first and not arguments.resume:
+        # only now, when nothing of the settings can be wrong any more, an earlier run is deleted
+        start_run_directory(settings, data, alarms)
+    describe_run(console, settings, model, data, trainer)
     if checkpoint is not None:
         history = [line for line in read_history(run / HISTORY_NAME) if line["step"] <= checkpoint_step(checkpoint)]
         trainer.seconds_before_session = max([line.get("wall_seconds", 0.0) for line in history], default=0.0)
         for line in history:
-            monitor.check(line["step"], unprefixed(line))
+            monitor.check(line["step"], unprefixed(line), held_out="eval_loss" in line)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:
@@ -164,103 +115,27 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     if stopper.received is not None:
         say(console, f"stopped at step {trainer.state.global_step}; go on with: spanelectra pretrain --resume {run}")
         raise RunStopped(stopper.received)
-    return _finish(run, settings, model, data, trainer, monitor, console)
+    return save_results(run, settings, model, data, trainer, monitor, console)
 
 
-def read_data(settings: PretrainingArguments) -> RunData:
-    """Open prepared rows, or corrupted ones, and check that they suit the settings."""
-    if is_corrupted_data(settings.data):
-        return _read_corrupted_data(settings)
-    rows, held_out = RowDataset(settings.data, "train"), RowDataset(settings.data, "validation")
-    if settings.stage == "discriminator" and not settings.generator:
-        raise UserError("--stage discriminator needs --generator GEN to draw samples from, or --data of `corrupt`.")
-    tokenizer = rows.tokenizer()
-    unigram = None
-    if len(held_out):
-        special_ids = word_start_table(tokenizer).special_ids
-        unigram = unigram_cross_entropy(rows.token_counts, held_out.input_ids[: settings.eval_rows], special_ids)
-    return RunData(
-        tokenizer=tokenizer,
-        length=rows.max_seq_length,
-        rows=len(rows),
-        collate=build_collator(rows, settings),
-        held_out_rows=min(len(held_out), settings.eval_rows),
-        collate_held_out=build_collator(held_out, settings, held_out=True) if len(held_out) else None,
-        unigram_cross_entropy=unigram,
-    )
-
-
-def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
-    if settings.stage != "discriminator":
-        raise UserError(f"{settings.data} holds corrupted rows, which only --stage discriminator takes.")
-    train, held_out = (CorruptedRows(settings.data, split, settings.decoys) for split in ("train", "validation"))
-    if train.metadata["max_span_length"] > settings.max_span_length:
-        raise UserError(
-            f"{settings.data} has spans of up to {train.metadata['max_span_length']} tokens: set --max_span_length so."
+def _model_of_run(
+    settings: PretrainingArguments, data: RunData, checkpoint: Path | None, console: Console
+) -> SpanElectraForPreTraining:
+    """A model to start with, or that of a checkpoint, for which nothing that the run started from is needed."""
+    if checkpoint is None:
+        model = build_model(
+            settings, data.tokenizer, data.length, functools.partial(say, console), corrupted_data=data.corrupted
         )
-    tokenizer = load_tokenizer(str(Path(settings.data) / TOKENIZER_DIRECTORY))
-    return RunData(
-        tokenizer=tokenizer,
-        length=train.max_seq_length,
-        rows=len(train),
-        collate=train.collate,
-        held_out_rows=min(len(held_out), settings.eval_rows),
-        collate_held_out=held_out.collate if len(held_out) else None,
-        unigram_cross_entropy=None,
-        corrupted=True,
-    )
-
-
-def _with_step_budget(settings: PretrainingArguments, length: int) -> PretrainingArguments:
-    """Turn a budget in tokens into steps."""
-    if settings.max_tokens is None:
-        return settings
-    rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * process_count()
-    steps = math.ceil(settings.max_tokens / (rows_per_step * length))
-    return dataclasses.replace(settings, max_steps=steps, max_tokens=None)
-
-
-def _prepare_run_directory(run: Path, settings: PretrainingArguments) -> None:
-    """Make sure that no earlier run is lost."""
-    if holds_run(run):
-        if not settings.overwrite:
-            raise UserError(
-                f"{run} holds a run already. Go on with it by `spanelectra pretrain --resume {run}`, choose another "
-                "--out_dir, or pass --overwrite to delete it."
-            )
-        shutil.rmtree(run)
-    elif run.is_file() or (run.is_dir() and any(run.iterdir())):
-        raise UserError(f"{run} is not empty and holds no run; choose another --out_dir.")
-    run.mkdir(parents=True, exist_ok=True)
-
-
-def _settings_to_resume(directory: str, console: Console) -> tuple[PretrainingArguments, Path | None]:
-    """The settings of an interrupted run and its newest complete checkpoint, ``None`` if it wrote none yet."""
-    run = Path(directory)
-    if not (run / CONFIG_NAME).is_file():
-        raise UserError(f"--resume {run}: no run there ({CONFIG_NAME} is missing).")
-    settings = PretrainingArguments(**load_recipe(str(run / CONFIG_NAME)))
-    # the run may have been moved since
-    settings.out_dir = str(run)
-    environment = run / ENVIRONMENT_NAME
-    started = json.loads(environment.read_text(encoding="utf-8")).get("processes", 1) if environment.is_file() else None
-    if started not in (None, process_count()):
-        raise UserError(
-            f"--resume {run}: it was started with {started} process(es), not {process_count()}, and would see other "
-            f"rows. Resume it with as many: torchrun --nproc_per_node {started} -m spanelectra.cli pretrain …"
-        )
-    checkpoint, passed_over = newest_complete_checkpoint(run)
-    for sentence in passed_over:
-        say(console, sentence)
-    say(console, f"resuming {run} from {checkpoint.name if checkpoint else 'its start: no checkpoint was written'}")
-    return settings, checkpoint
-
-
-def _finished_metrics(settings: PretrainingArguments, checkpoint: Path | None) -> dict[str, Any] | None:
-    metrics = Path(settings.out_dir) / METRICS_NAME
-    if checkpoint is None or checkpoint_step(checkpoint) < settings.max_steps or not metrics.is_file():
-        return None
-    return json.loads(metrics.read_text(encoding="utf-8"))
+        if settings.stage == "discriminator" and not settings.generator and not settings.init_from:
+            say(console, "discriminator: fresh weights (pass --generator to start from its weights)")
+        return model
+    model = SpanElectraForPreTraining.from_pretrained(checkpoint)
+    if settings.gradient_checkpointing:
+        if model.generator is not None:
+            model.generator.language_model.gradient_checkpointing_enable()
+        if model.discriminator is not None:
+            model.discriminator.detector.gradient_checkpointing_enable()
+    return model
 
 
 def build_trainer(
@@ -276,7 +151,7 @@ def build_trainer(
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     run = Path(settings.out_dir)
-    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / "tensorboard")
+    os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / TENSORBOARD_DIRECTORY)
     has_gpu = torch.cuda.is_available()
     bf16 = settings.bf16 == "true" or (settings.bf16 == "auto" and has_gpu and torch.cuda.is_bf16_supported())
     evaluates = settings.eval_steps > 0 and data.held_out_rows > 0
@@ -336,83 +211,3 @@ def build_trainer(
             HealthCallback(monitor, console),
         ],
     )
-
-
-def _describe_run(
-    console: Console,
-    settings: PretrainingArguments,
-    model: SpanElectraForPreTraining,
-    data: RunData,
-    trainer: SpanElectraTrainer,
-) -> None:
-    """A few lines before the first step: what is trained, on what, how long."""
-    parts = [
-        f"{name} {count_parameters(part) / 1e6:.2f} M parameters"
-        for name, part in (("generator", model.generator), ("discriminator", model.discriminator))
-        if part is not None
-    ]
-    tokens = settings.max_steps * trainer.tokens_per_step
-    epochs = tokens / (data.rows * data.length)
-    say(
-        console,
-        f"{settings.method}, stage {settings.stage}: {', '.join(parts)} "
-        f"({count_parameters(model) / 1e6:.2f} M together); objectives {', '.join(settings.objectives or ())}",
-    )
-    console.print(
-        f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {trainer.tokens_per_step:,} "
-        f"tokens = {tokens / 1e6:.1f} M tokens, {epochs:.2f} times the data",
-        highlight=False,
-    )
-    if data.unigram_cross_entropy is not None:
-        console.print(
-            f"guessing held-out tokens by frequency costs {data.unigram_cross_entropy:.3f} nats each", highlight=False
-        )
-    if data.collate_held_out is None:
-        console.print("no held-out rows: nothing will be evaluated (prepare with a validation split to have some)")
-
-
-def _finish(
-    run: Path,
-    settings: PretrainingArguments,
-    model: SpanElectraForPreTraining,
-    data: RunData,
-    trainer: SpanElectraTrainer,
-    monitor: HealthMonitor,
-    console: Console,
-) -> dict[str, Any]:
-    """Save the model and ``metrics.json``."""
-    # in memory, for only the first process writes the file
-    history = trainer.state.log_history
-    evaluations = [line for line in history if "eval_loss" in line]
-    if data.held_out_rows and (not evaluations or evaluations[-1]["step"] != trainer.state.global_step):
-        trainer.evaluate()
-        evaluations = [line for line in history if "eval_loss" in line]
-    rates = [line["tokens_per_second"] for line in history if "tokens_per_second" in line]
-    utilisation = [line["model_flops_utilisation"] for line in history if "model_flops_utilisation" in line]
-    metrics: dict[str, Any] = {
-        "stage": settings.stage,
-        "method": settings.method,
-        "steps": trainer.state.global_step,
-        "tokens": trainer.state.global_step * trainer.tokens_per_step,
-        "tokens_per_second": sorted(rates)[len(rates) // 2] if rates else None,
-        "model_flops_utilisation": sorted(utilisation)[len(utilisation) // 2] if utilisation else None,
-        "training_flops": float(trainer.state.total_flos),
-        "wall_seconds": trainer.wall_seconds(),
-        "peak_memory_mib": peak_memory_mib(),
-        "seed": settings.seed,
-        "held_out": {
-            name.removeprefix("eval_"): value
-            for name, value in (evaluations[-1] if evaluations else {}).items()
-            if name.startswith("eval_")
-        },
-        "unigram_cross_entropy": data.unigram_cross_entropy,
-        "alarms": monitor.alarms,
-        "versions": library_versions(),
-    }
-    if trainer.is_world_process_zero():
-        with write_directory(run / MODEL_DIRECTORY, replace=True) as partial:
-            model.save_pretrained(partial)
-            data.tokenizer.save_pretrained(partial)
-        write_json(run / METRICS_NAME, metrics)
-        say(console, f"{run}: finished. held-out  {format_metrics(metrics['held_out'])}")
-    return metrics

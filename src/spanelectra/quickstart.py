@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import sysconfig
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from spanelectra.atomic_files import write_directory
+from spanelectra.atomic_files import MANIFEST_NAME, find_damage, write_directory
 from spanelectra.console import make_console
+from spanelectra.data.output_directory import check_output_directory
 from spanelectra.errors import UserError
 
 # Not prose about the language, or not everywhere.
@@ -33,6 +35,13 @@ _SKIPPED_FOLDERS = {
 # What the quickstart promises, and checks.
 NATS_BELOW_UNIGRAM = 0.5
 LEAST_ATO_AUC = 0.6
+
+TEXT_DIRECTORY = "text"
+_OTHER_DIRECTORIES = ("tokenizer", "rows", "run", "export")
+# what is written, and what a kill leaves of it
+_OWN_NAMES = {
+    f"{prefix}{name}" for name in (TEXT_DIRECTORY, *_OTHER_DIRECTORIES) for prefix in ("", ".partial-", ".replaced-")
+}
 
 SENTENCE = "If the file cannot be opened, an exception is raised and the function returns None to the caller."
 
@@ -70,28 +79,29 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
     Args:
         out_dir: directory to write: text, tokenizer, rows, run, export.
         seed: of the run.
-        overwrite: replace an out_dir that exists.
+        overwrite: replace an earlier quickstart in out_dir.
 
     Returns:
         ``metrics.json`` of the run, with ``learned``: whether the promises were kept.
 
     Raises:
-        UserError: where out_dir exists, or this Python carries no such text.
+        UserError: where out_dir holds something that may not be replaced, or this Python carries no such text.
     """
     from spanelectra.data.packing import prepare
     from spanelectra.data.tokenization import vocab
     from spanelectra.export import export
     from spanelectra.picture import show
     from spanelectra.pretraining import pretrain
-    from spanelectra.training_args import PretrainingArguments, load_recipe
+    from spanelectra.recipe_files import load_recipe
+    from spanelectra.training_args import PretrainingArguments
 
-    target, console = Path(out_dir), make_console()
-    if target.exists() and not overwrite:
-        raise UserError(f"{target} exists already; pass --overwrite to start again, or another --out_dir.")
+    target, console = Path(out_dir).expanduser(), make_console()
+    check_output_directory(target, _OWN_NAMES, overwrite=overwrite)
+    _check_text_is_ours(target / TEXT_DIRECTORY)
     target.mkdir(parents=True, exist_ok=True)
 
     console.rule("1. text")
-    with write_directory(target / "text", replace=True) as partial:
+    with write_directory(target / TEXT_DIRECTORY, replace=True) as partial:
         documents = dict(python_prose())
         if not documents:
             raise UserError("this Python carries neither help topics nor docstrings; use your own text instead.")
@@ -101,8 +111,8 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
     console.print(f"{len(documents)} documents, {size:.1f} million characters of Python's own documentation")
 
     console.rule("2. vocabulary")
-    text = str(target / "text" / "*.txt")
-    paths = {name: str(target / name) for name in ("tokenizer", "rows", "run", "export")}
+    text = str(target / TEXT_DIRECTORY / "*.txt")
+    paths = {name: str(target / name) for name in _OTHER_DIRECTORIES}
     recipe = load_recipe("quickstart")
     vocab(text, paths["tokenizer"], vocab_size=4000, document_separator="file", overwrite=True)
     console.rule("3. rows")
@@ -131,6 +141,19 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
         highlight=False,
     )
     return metrics
+
+
+def _check_text_is_ours(directory: Path) -> None:
+    """Text is replaced only where every file is as an earlier quickstart wrote it."""
+    if not directory.exists():
+        return
+    damage = find_damage(directory)
+    if damage is None:
+        known = {MANIFEST_NAME, *json.loads((directory / MANIFEST_NAME).read_text(encoding="utf-8"))}
+        foreign = sorted(entry.name for entry in directory.iterdir() if entry.name not in known)
+        damage = f"{foreign[0]} is new" if foreign else None
+    if damage is not None:
+        raise UserError(f"{directory} is not as a quickstart wrote it ({damage}); choose another --out_dir.")
 
 
 def judge(metrics: dict[str, Any], console: Any) -> bool:

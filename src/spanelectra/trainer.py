@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,6 +25,11 @@ from spanelectra.training_args import PretrainingArguments
 
 # Heads' verdicts are gathered every so many micro-batches: reading all logits once more costs some 2% of a step.
 METRICS_INTERVAL = 5
+
+
+def _scored(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
+    """What :meth:`PretrainingMetrics.update` wants to know of a batch."""
+    return inputs.get("masked_positions"), inputs.get("labels"), inputs.get("input_ids")
 
 
 class SpanElectraTrainer(Trainer):
@@ -62,7 +68,8 @@ class SpanElectraTrainer(Trainer):
         self.length = length
         self.weight_schedules = settings.loss_weight_schedules()
         self.train_metrics = PretrainingMetrics()
-        self._micro_batches = 0
+        self._micro_batches = self._positions = 0
+        self._known_row_flops: dict[tuple[int, bool], float] = {}
         super().__init__(
             model=model,
             args=args,
@@ -101,7 +108,7 @@ class SpanElectraTrainer(Trainer):
         output: SpanElectraOutput = model(**inputs, loss_weights=self.loss_weights(self.state.global_step))
         self.train_metrics.update_losses(output)
         if self._micro_batches % METRICS_INTERVAL == 0:
-            self.train_metrics.update(output, inputs.get("masked_positions"), inputs.get("labels"))
+            self.train_metrics.update(output, *_scored(inputs))
         self._micro_batches += 1
         return (output.loss, output) if return_outputs else output.loss
 
@@ -122,12 +129,26 @@ class SpanElectraTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> float:
         """FLOPs of training on this micro-batch, generator included."""
-        weights = self.loss_weights(self.state.global_step)
-        rows = inputs["original_ids"].shape[0]
-        positions = inputs["masked_positions"].shape[1]
-        return rows * row_training_flops(
-            self.model, self.length, positions, with_discriminator=bool(weights["ato"] or weights["sbpo"])
-        )
+        self._positions = inputs["masked_positions"].shape[1]
+        return inputs["original_ids"].shape[0] * self._row_flops(self.state.global_step)
+
+    def _row_flops(self, step: int) -> float:
+        """FLOPs of training on one row at an optimiser step."""
+        weights = self.loss_weights(step)
+        key = (self._positions, bool(weights["ato"] or weights["sbpo"]))
+        if key not in self._known_row_flops:
+            flops = row_training_flops(self.model, self.length, key[0], with_discriminator=key[1])
+            self._known_row_flops[key] = flops
+        return self._known_row_flops[key]
+
+    def _remaining_flops(self) -> float:
+        """FLOPs of the steps that are left; those after a generator's head start cost more."""
+        step, max_steps = self.state.global_step, self.args.max_steps
+        head_start = self.settings.generator_head_start * max_steps if self.settings.stage == "joint" else 0.0
+        before = max(0, math.ceil(head_start) - step)
+        after = max_steps - step - before
+        row_flops = before * self._row_flops(step) + after * self._row_flops(max_steps - 1)
+        return row_flops * self.tokens_per_step / self.length
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add metrics and throughput of the steps since the last entry."""
@@ -161,7 +182,7 @@ class SpanElectraTrainer(Trainer):
             steps_per_second = (step - first_step) / seconds
             values["tokens_per_second"] = steps_per_second * self.tokens_per_step
             values["model_flops_utilisation"] = (flops - first_flops) / seconds / self.peak_flops
-            values["seconds_left"] = (self.args.max_steps - step) / steps_per_second
+            values["seconds_left"] = self._remaining_flops() * seconds / (flops - first_flops)
         self._window_start, self._seconds_outside_training = (now, step, flops), 0.0
         return values
 
@@ -202,7 +223,7 @@ class SpanElectraTrainer(Trainer):
             with self.accelerator.autocast():
                 output = model(**inputs, loss_weights=weights)
             metrics.update_losses(output)
-            metrics.update(output, inputs.get("masked_positions"), inputs.get("labels"))
+            metrics.update(output, *_scored(inputs))
             total.append(output.loss)
         model.train(was_training)
         results = {f"{metric_key_prefix}_loss": torch.stack(total).mean().item()}

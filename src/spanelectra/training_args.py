@@ -1,22 +1,20 @@
 """Every setting of a pre-training run, in groups, with defaults, checks and the recipes that set them.
 
-A recipe is a YAML file of these names; a flag of the same name overrides it. This file imports neither torch nor
-transformers, so that asking for help is quick.
+A recipe is a YAML file of these names (recipe_files.py); a flag of the same name overrides it. This file imports
+neither torch nor transformers, so that asking for help is quick.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-import yaml
-
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError
+from spanelectra.recipe_files import check_ranges, checked_value, load_recipe
 from spanelectra.schedules import Schedule
 
-RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
+Objective = Literal["mlm", "sbgo", "ato", "sbpo"]
 
 # What makes a method: its objectives, its masking, and what becomes of a masked token (BERT: section 3.1; SpanBERT:
 # section 3; ELECTRA: its authors' code keeps 15%, which the paper does not mention). What is kept matters: copying it
@@ -86,7 +84,7 @@ class ModelArguments:
         sharing: what generator and discriminator share in joint training.
         sampling_source: logits that replacements are drawn from.
         sampling_temperature: divides those logits.
-        objectives: overrides the method's objectives: a list of mlm, sbgo, ato, sbpo.
+        objectives: overrides the method's objectives: some of mlm, sbgo, ato, sbpo, such as mlm,ato.
         span_position_size: width of the boundary heads' position embeddings.
     """
 
@@ -103,7 +101,7 @@ class ModelArguments:
     sharing: Literal["embeddings", "gradient_disentangled", "encoder", "none"] = "embeddings"
     sampling_source: Literal["mlm", "sbgo", "mixed"] = "mlm"
     sampling_temperature: float = 1.0
-    objectives: list[str] | None = None
+    objectives: list[Objective] | None = None
     span_position_size: int = 64
 
 
@@ -154,7 +152,7 @@ class OptimisationArguments:
         max_grad_norm: clip at this norm; 0 for none.
         mlm_weight: weight of masked language modelling.
         sbgo_weight: weight of the span-boundary generative objective.
-        ato_weight: weight of the all-token objective (50 in ELECTRA, which sums what AdamW then normalises).
+        ato_weight: weight of the all-token objective (50 in ELECTRA).
         sbpo_weight: weight of the span-boundary predictive objective.
         generator_head_start: fraction of the steps before the discriminator's losses switch on.
         bf16: bfloat16 autocast; auto where a GPU has it.
@@ -220,46 +218,38 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
 
     def check(self) -> None:
         """Raise :class:`UserError` for a setting that is missing, out of range or at odds with another."""
+        settings = self._with_checked_values()
         for name in ("data", "out_dir"):
-            if not getattr(self, name):
+            if not getattr(settings, name):
                 raise UserError(f"{name} is missing: pass --{name} DIRECTORY.")
-        for name in (
-            "max_steps",
-            "per_device_train_batch_size",
-            "per_device_eval_batch_size",
-            "gradient_accumulation_steps",
-            "logging_steps",
-            "eval_rows",
-            "num_hidden_layers",
-            "max_span_length",
-        ):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name} must be at least 1, got {getattr(self, name)}.")
-        for name in ("warmup_ratio", "generator_head_start", "dropout", "decay_ratio"):
-            if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"{name} is a fraction from 0 to below 1, got {getattr(self, name)}.")
-        for name in ("learning_rate", "muon_learning_rate", "adam_epsilon"):
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name} must be above 0, got {getattr(self, name)}.")
-        for name in ("eval_steps", "save_steps"):
-            if getattr(self, name) < 0:
-                raise UserError(f"{name} must not be negative, got {getattr(self, name)}; 0 means at the end only.")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise UserError(f"max_tokens must be at least 1, got {self.max_tokens}.")
-        kept = 1 - (self.mask_token_ratio or 0.0) - (self.random_token_ratio or 0.0)
-        if min(self.mask_token_ratio or 0.0, self.random_token_ratio or 0.0, kept) < -1e-9:
+        check_ranges(settings)
+        masked, random = settings.mask_token_ratio or 0.0, settings.random_token_ratio or 0.0
+        if min(masked, random, 1 - masked - random) < -1e-9:
             raise UserError("mask_token_ratio and random_token_ratio are probabilities: 0 or more, together 1 at most.")
-        if self.seed < 0:
-            raise UserError(f"seed must not be negative, got {self.seed}.")
+        for name in settings.objectives or ():
+            if (settings.objectives or []).count(name) > 1:
+                raise UserError(f"objectives: {name} is there twice.")
+        settings._check_schedules()
+        settings._check_that_something_trains()
+        settings._check_stage()
+
+    def _with_checked_values(self) -> PretrainingArguments:
+        """A copy in which every value is of its setting's type."""
+        kinds = get_type_hints(PretrainingArguments)
+        return dataclasses.replace(
+            self, **{name: checked_value(getattr(self, name), kind, name) for name, kind in kinds.items()}
+        )
+
+    def _check_schedules(self) -> None:
         for name, schedule in self.loss_weight_schedules().items():
             if schedule.minimum < 0:
                 raise UserError(f"{name}_weight must not be negative.")
-        if Schedule.parse(self.mask_ratio, "mask_ratio").minimum <= 0:
-            raise UserError(f"mask_ratio must be above 0, got {self.mask_ratio}; 0.15 is usual.")
-        if Schedule.parse(self.max_span_words, "max_span_words").minimum < 1:
-            raise UserError(f"max_span_words must be at least 1, got {self.max_span_words}.")
-        self._check_that_something_trains()
-        self._check_stage()
+        ratio = Schedule.parse(self.mask_ratio, "mask_ratio")
+        if ratio.minimum <= 0 or ratio.maximum > 0.5:
+            raise UserError(f"mask_ratio must be above 0 and at most 0.5, got {self.mask_ratio}; 0.15 is usual.")
+        words = Schedule.parse(self.max_span_words, "max_span_words")
+        if words.minimum < 1 or words.maximum > 1000:
+            raise UserError(f"max_span_words must be from 1 to 1000, got {self.max_span_words}.")
 
     def _check_that_something_trains(self) -> None:
         """At every moment of the run some objective must have a weight."""
@@ -275,9 +265,15 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
                 )
 
     def _check_stage(self) -> None:
+        if not self.resolved().objectives:
+            needed = {"generator": "mlm, sbgo", "discriminator": "ato, sbpo"}.get(self.stage, "mlm, sbgo, ato, sbpo")
+            if self.stage == "discriminator" and not {"ato", "sbpo"} & set(METHODS[self.method]["objectives"]):
+                raise UserError(
+                    "--stage discriminator needs a method that trains a discriminator (electra or spanelectra), not "
+                    f"{self.method}."
+                )
+            raise UserError(f"objectives: name at least one of {needed} for --stage {self.stage}.")
         if self.stage == "discriminator":
-            if not self.discriminator_objectives:
-                raise UserError(f"--stage discriminator needs a method with one, not {self.method}.")
             if self.init_generator_from:
                 raise UserError(
                     "--init_generator_from has no place here: the discriminator stage's generator is --generator."
@@ -292,20 +288,26 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             raise UserError("--init_generator_from goes with --init_from.")
 
     def resolved(self) -> PretrainingArguments:
-        """A copy in which everything that depends on method and stage is filled in."""
-        method = METHODS[self.method]
+        """A copy in which everything that depends on method and stage is filled in.
+
+        Raises:
+            UserError: for a value that is not of its setting's type.
+        """
+        settings = self._with_checked_values()
+        method = METHODS[settings.method]
         filled: dict[str, Any] = {
-            name: method[name] for name in method if name != "objectives" and getattr(self, name) is None
+            name: method[name] for name in method if name != "objectives" and getattr(settings, name) is None
         }
-        objectives = list(self.objectives if self.objectives is not None else method["objectives"])
-        if self.stage == "generator":
+        objectives = list(settings.objectives if settings.objectives is not None else method["objectives"])
+        if settings.stage == "generator":
             objectives = [name for name in objectives if name in ("mlm", "sbgo")]
-        elif self.stage == "discriminator":
+        elif settings.stage == "discriminator":
             objectives = [name for name in objectives if name in ("ato", "sbpo")]
         filled["objectives"] = objectives
-        if self.generator_size is None:
-            filled["generator_size"] = 0.5 if {"ato", "sbpo"} & set(objectives) and self.sharing != "encoder" else 1.0
-        return dataclasses.replace(self, **filled)
+        if settings.generator_size is None:
+            is_half = {"ato", "sbpo"} & set(objectives) and settings.sharing != "encoder"
+            filled["generator_size"] = 0.5 if is_half else 1.0
+        return dataclasses.replace(settings, **filled)
 
     @property
     def discriminator_objectives(self) -> list[str]:
@@ -322,103 +324,50 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
 
     def settings_without_effect(self, *, corrupted_data: bool = False) -> list[str]:
         """Settings of this (resolved) run that were chosen, against recipe and defaults, and change nothing."""
-        recipe = load_recipe(self.recipe) if self.recipe else {}
-        unchosen = PretrainingArguments(**recipe)
+        unchosen = PretrainingArguments(**(load_recipe(self.recipe) if self.recipe else {}))
+        by_method = dataclasses.replace(
+            unchosen, method=self.method, stage=self.stage, objectives=self.objectives, sharing=self.sharing
+        ).resolved()
+        sentences: dict[str, str] = {}
+        for is_idle, names, reason in self._idle_settings(corrupted_data):
+            for name in names.split() if is_idle else ():
+                value, default = getattr(self, name), getattr(unchosen, name)
+                if value != (getattr(by_method, name) if default is None else default):
+                    sentences.setdefault(name, f"{name}={value} has no effect: {reason}")
+        return list(sentences.values())
+
+    def _idle_settings(self, corrupted_data: bool) -> list[tuple[bool, str, str]]:
+        """(whether they change nothing, settings, why) of a resolved run; the first reason counts."""
         objectives = set(self.objectives or ())
-        idle: dict[str, tuple[bool, str]] = {
-            "sbgo_weight": ("sbgo" not in objectives, "SBGO is not among the objectives"),
-            "sbpo_weight": ("sbpo" not in objectives, "SBPO is not among the objectives"),
-            "ato_weight": ("ato" not in objectives, "ATO is not among the objectives"),
-            "mlm_weight": ("mlm" not in objectives, "MLM is not among the objectives"),
-            "decoys": ("sbpo" not in objectives, "only SBPO scores decoys"),
-            "generator_head_start": (
-                self.stage != "joint" or not {"ato", "sbpo"} & objectives,
-                "generator and discriminator do not train together",
-            ),
-            "sharing": (self.stage != "joint" or not {"ato", "sbpo"} & objectives, "nothing is there to share with"),
-            "sampling_temperature": (not {"ato", "sbpo"} & objectives, "nothing is sampled"),
-            "max_span_words": (self.masking == "token", "single tokens are masked"),
-            "span_length_probability": (self.masking == "token", "single tokens are masked"),
-            "muon_learning_rate": (self.optimizer != "muon", "the optimiser is AdamW"),
-            "decay_ratio": (self.lr_scheduler_type != "warmup_stable_decay", "only warmup_stable_decay decays apart"),
-            "warm_start": (self.stage != "discriminator", "only the discriminator stage starts from a generator"),
-        }
-        for name in (
-            "mask_ratio",
-            "max_span_words",
-            "span_length_probability",
-            "mask_token_ratio",
-            "random_token_ratio",
-        ):
-            if corrupted_data:
-                idle[name] = (True, "the rows were masked and filled when they were written")
-        shape = ("encoder", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
-        for name in (*shape, "embedding_size", "max_position_embeddings", "dropout"):
-            idle[name] = (self.init_from is not None, "the encoder's shape and dropout come with --init_from")
+        joint, second = self.stage == "joint", self.stage == "discriminator"
+        discriminates, continued = bool({"ato", "sbpo"} & objectives), self.init_from is not None
+        by_tokens, corrupted = self.masking == "token", corrupted_data
+        boundaries = bool({"sbgo", "sbpo"} & objectives) or (second and not corrupted and self.sampling_source != "mlm")
+        shape = "encoder hidden_size num_hidden_layers num_attention_heads intermediate_size embedding_size"
+        masks = "masking mask_ratio max_span_words span_length_probability mask_token_ratio random_token_ratio"
+        written, tokens = "the rows were masked and filled when they were written", "single tokens are masked"
         return [
-            f"{name}={getattr(self, name)} has no effect: {reason}"
-            for name, (is_idle, reason) in idle.items()
-            if is_idle and getattr(self, name) != getattr(unchosen, name)
+            ("mlm" not in objectives, "mlm_weight", "MLM is not among the objectives"),
+            ("sbgo" not in objectives, "sbgo_weight", "SBGO is not among the objectives"),
+            ("ato" not in objectives, "ato_weight", "ATO is not among the objectives"),
+            ("sbpo" not in objectives, "sbpo_weight", "SBPO is not among the objectives"),
+            ("sbpo" not in objectives, "decoys", "only SBPO scores decoys"),
+            (second, "generator_size generator_depth", "the generator is there already"),
+            (bool(self.init_generator_from), "generator_size generator_depth", "--init_generator_from has its shape"),
+            (continued, "generator_size", "the width of --init_from cannot be cut"),
+            (not joint or not discriminates, "generator_head_start", "generator and discriminator train apart"),
+            (not joint or not discriminates, "sharing", "nothing is there to share with"),
+            (corrupted, f"sampling_source sampling_temperature {masks}", written),
+            (not discriminates, "sampling_temperature", "nothing is sampled"),
+            # the first stage hands its source on to `spanelectra corrupt`
+            (not discriminates and joint, "sampling_source", "nothing is sampled"),
+            (by_tokens, "max_span_words span_length_probability", tokens),
+            (by_tokens and not boundaries and not corrupted, "max_span_length", tokens),
+            (not boundaries, "span_position_size", "no objective predicts from span boundaries"),
+            (self.optimizer != "muon", "muon_learning_rate", "the optimiser is AdamW"),
+            (self.lr_scheduler_type != "warmup_stable_decay", "decay_ratio", "only warmup_stable_decay decays apart"),
+            (not second, "warm_start", "only the discriminator stage starts from a generator"),
+            (continued, "warm_start", "the discriminator starts from --init_from"),
+            (self.generator is None, "warm_start", "there is no --generator to start from"),
+            (continued, f"{shape} max_position_embeddings dropout", "--init_from brings its shape and dropout"),
         ]
-
-
-def load_recipe(recipe: str, children: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Read a shipped recipe (by name) or a YAML file into a dictionary of settings.
-
-    A recipe may name another one in ``extends`` (by name, or by a path from its own folder); its own settings win.
-
-    Args:
-        recipe: name or path.
-        children: the recipes that extend this one, outermost first.
-
-    Raises:
-        UserError: for an unknown recipe, a file that is not YAML (with its line), or a misspelt field.
-    """
-    path = RECIPES_DIRECTORY / f"{recipe}.yaml"
-    if not path.is_file():
-        path = Path(recipe)
-    if not path.is_file():
-        names = sorted(file.stem for file in RECIPES_DIRECTORY.glob("*.yaml"))
-        raise UserError(
-            f"--recipe {recipe}: neither a file nor a shipped recipe ({', '.join(names)}).{did_you_mean(recipe, names)}"
-        )
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path}: a recipe is a list of 'field: value' lines.")
-    known = get_type_hints(PretrainingArguments)
-    for name, value in settings.items():
-        if name not in known and name != "extends":
-            raise UserError(f"{path}: unknown field '{name}'.{did_you_mean(str(name), known)}")
-        settings[name] = _as_number(value, known.get(name), f"{path}: {name}")
-    parent = settings.pop("extends", None)
-    if parent is None:
-        return settings
-    if len(children) > 8:
-        raise UserError(f"{path}: recipes extend one another in a circle ({' -> '.join(children)}).")
-    if (path.parent / parent).is_file():
-        parent = str(path.parent / parent)
-    return {**load_recipe(parent, (*children, recipe)), **settings}
-
-
-def _as_number(value: Any, kind: Any, where: str) -> Any:
-    """YAML takes 2e-3, without a dot, for text; anything else of the wrong type is an error."""
-    if kind is float and isinstance(value, (str, int)) and not isinstance(value, bool):
-        try:
-            return float(value)
-        except ValueError:
-            raise UserError(f"{where}: '{value}' is not a number.") from None
-    if kind in (int, bool) and type(value) is not kind:
-        raise UserError(f"{where}: '{value}' is not {'true or false' if kind is bool else 'a whole number'}.")
-    return value
-
-
-def as_yaml(arguments: PretrainingArguments) -> str:
-    """All settings as YAML that ``--recipe`` takes back."""
-    return yaml.safe_dump(dataclasses.asdict(arguments), sort_keys=False, allow_unicode=True)

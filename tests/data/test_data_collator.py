@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def batch_of(numbers: list[int], epoch: int = 0, progress: float = 1.0) -> RowBa
 
 
 def test_labels_are_the_text_and_masked_positions_hold_the_mask(rows: Path) -> None:
-    collate = collator(rows)
+    collate = collator(rows, mask_token_ratio=1.0)
     batch = collate(batch_of([0, 1, 2, 3]))
     scored = batch["labels"] != IGNORE_INDEX
     assert scored.any(dim=1).all()
@@ -81,6 +82,15 @@ def test_schedules_follow_the_progress(rows: Path) -> None:
     count = [(batch["labels"] != IGNORE_INDEX).sum().item() for batch in (early, late)]
     assert 2 * count[0] < count[1]
     assert early["span_positions"].max() < late["span_positions"].max()
+
+
+def test_a_pickled_collator_maps_the_file_again_instead_of_carrying_it(rows: Path) -> None:
+    collate = collator(rows)
+    pickled = pickle.dumps(collate)
+    again = pickle.loads(pickled)
+    assert isinstance(again.input_ids, np.memmap) and len(pickled) < collate.input_ids.nbytes / 2
+    for name, tensor in collate(batch_of([0, 5])).items():
+        assert torch.equal(again(batch_of([0, 5]))[name], tensor), name
 
 
 def test_token_masking_has_no_decoys(rows: Path) -> None:

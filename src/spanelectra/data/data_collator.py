@@ -47,6 +47,19 @@ class DataCollatorForSpanElectra:
     mask_token_ratio: float = 1.0
     random_token_ratio: float = 0.0
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A loader's process maps the file itself; pickled, a memory map would be a copy of all of it."""
+        state, rows = dict(self.__dict__), self.input_ids
+        if isinstance(rows, np.memmap):
+            state["input_ids"] = (rows.filename, rows.dtype.str, rows.offset, rows.shape)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if isinstance(state["input_ids"], tuple):
+            filename, dtype, offset, shape = state["input_ids"]
+            state["input_ids"] = np.memmap(filename, dtype, "r", offset, shape)
+        self.__dict__.update(state)
+
     def __call__(self, batch: RowBatch) -> dict[str, Tensor]:
         """Build one micro-batch.
 

@@ -28,7 +28,7 @@ from spanelectra.data.corpus import (
 )
 from spanelectra.data.counter_random import random_bits, to_uniform
 from spanelectra.data.output_directory import check_output_directory
-from spanelectra.data.reporting import corpus_lines, peak_memory_megabytes, print_summary, reading_progress
+from spanelectra.data.reporting import corpus_lines, print_summary, reading_progress
 from spanelectra.data.row_dataset import (
     FORMAT_VERSION,
     METADATA_NAME,
@@ -42,6 +42,7 @@ from spanelectra.data.row_dataset import (
 from spanelectra.data.row_packing import RowPacker, pack_documents
 from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint, word_start_table
 from spanelectra.errors import UserError
+from spanelectra.memory import peak_memory_mib
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -96,7 +97,7 @@ def prepare(
 
     Returns:
         The content of ``dataset.json`` (see :class:`RowDataset`), and what is not the same in every run: ``seconds``,
-        ``megabytes_per_second``, ``peak_memory_megabytes``, and ``warnings``.
+        ``megabytes_per_second``, ``peak_memory_mib``, and ``warnings``.
 
     Raises:
         UserError: data or a tokenizer that cannot be read, a row length that cannot be, too little text for a row, an
@@ -161,11 +162,11 @@ def prepare(
     measured = {
         "seconds": seconds,
         "megabytes_per_second": statistics.bytes_read / 1e6 / seconds,
-        "peak_memory_megabytes": peak_memory_megabytes(),
+        "peak_memory_mib": peak_memory_mib(),
         "warnings": warnings,
     }
     lines = _summary_lines(metadata) | corpus_lines(statistics, seconds)
-    lines["peak memory"] = f"{measured['peak_memory_megabytes']:.0f} MB"
+    lines["peak memory"] = f"{measured['peak_memory_mib']:.0f} MiB"
     print_summary(f"rows of {max_seq_length} tokens: {out_dir}", lines, warnings, quiet=quiet)
     return metadata | measured
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -49,9 +48,3 @@ def corpus_lines(statistics: CorpusStatistics, seconds: float) -> dict[str, Any]
         first, reason = next(iter(statistics.skipped.items()))
         lines["skipped files"] = f"{len(statistics.skipped)}, such as {first} ({reason})"
     return lines
-
-
-def peak_memory_megabytes() -> float:
-    """The most memory that this process has held so far, in units of 1e6 bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6

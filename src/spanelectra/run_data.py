@@ -1,0 +1,101 @@
+"""What a run reads: prepared rows or corrupted ones, opened and checked against its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from spanelectra.corrupted_rows import CorruptedRows, is_corrupted_data
+from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY, RowDataset, unigram_cross_entropy
+from spanelectra.data.tokenization import load_tokenizer, word_start_table
+from spanelectra.data.training_rows import RowBatch
+from spanelectra.environment import process_count
+from spanelectra.errors import UserError
+from spanelectra.masking_setup import build_collator
+from spanelectra.training_args import PretrainingArguments
+
+Collate = Callable[[RowBatch], dict[str, Tensor]]
+
+
+@dataclass
+class RunData:
+    """What a run reads.
+
+    Attributes:
+        tokenizer: of the rows.
+        length: tokens in a row.
+        rows: number of training rows.
+        collate: row batch -> model inputs.
+        held_out_rows: number of held-out rows.
+        collate_held_out: the same for them; ``None`` without any.
+        unigram_cross_entropy: nats a token of guessing by frequency on held-out text; ``None`` if unknown.
+        corrupted: whether the rows hold fake spans already.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    length: int
+    rows: int
+    collate: Collate
+    held_out_rows: int
+    collate_held_out: Collate | None
+    unigram_cross_entropy: float | None
+    corrupted: bool = False
+
+
+def read_data(settings: PretrainingArguments) -> RunData:
+    """Open prepared rows, or corrupted ones, and check that they suit the settings."""
+    if is_corrupted_data(settings.data):
+        return _read_corrupted_data(settings)
+    rows, held_out = RowDataset(settings.data, "train"), RowDataset(settings.data, "validation")
+    if settings.stage == "discriminator" and not settings.generator:
+        raise UserError("--stage discriminator needs --generator GEN to draw samples from, or --data of `corrupt`.")
+    tokenizer = rows.tokenizer()
+    unigram = None
+    if len(held_out):
+        special_ids = word_start_table(tokenizer).special_ids
+        unigram = unigram_cross_entropy(rows.token_counts, held_out.input_ids[: settings.eval_rows], special_ids)
+    return RunData(
+        tokenizer=tokenizer,
+        length=rows.max_seq_length,
+        rows=len(rows),
+        collate=build_collator(rows, settings),
+        held_out_rows=min(len(held_out), settings.eval_rows),
+        collate_held_out=build_collator(held_out, settings, held_out=True) if len(held_out) else None,
+        unigram_cross_entropy=unigram,
+    )
+
+
+def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
+    if settings.stage != "discriminator":
+        raise UserError(f"{settings.data} holds corrupted rows, which only --stage discriminator takes.")
+    train, held_out = (CorruptedRows(settings.data, split, settings.decoys) for split in ("train", "validation"))
+    if train.metadata["max_span_length"] > settings.max_span_length:
+        raise UserError(
+            f"{settings.data} has spans of up to {train.metadata['max_span_length']} tokens: set --max_span_length so."
+        )
+    tokenizer = load_tokenizer(str(Path(settings.data) / TOKENIZER_DIRECTORY))
+    return RunData(
+        tokenizer=tokenizer,
+        length=train.max_seq_length,
+        rows=len(train),
+        collate=train.collate,
+        held_out_rows=min(len(held_out), settings.eval_rows),
+        collate_held_out=held_out.collate if len(held_out) else None,
+        unigram_cross_entropy=None,
+        corrupted=True,
+    )
+
+
+def with_step_budget(settings: PretrainingArguments, length: int) -> PretrainingArguments:
+    """Turn a budget in tokens into steps."""
+    if settings.max_tokens is None:
+        return settings
+    rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * process_count()
+    steps = math.ceil(settings.max_tokens / (rows_per_step * length))
+    return dataclasses.replace(settings, max_steps=steps, max_tokens=None)

@@ -1,0 +1,102 @@
+"""What a run says of itself: a few lines before the first step, model and ``metrics.json`` after the last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from spanelectra.atomic_files import write_directory, write_json
+from spanelectra.callbacks import format_metrics
+from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
+from spanelectra.console import say
+from spanelectra.environment import library_versions, peak_device_memory_mib
+from spanelectra.flops import count_parameters
+from spanelectra.health import HealthMonitor
+from spanelectra.memory import peak_memory_mib
+from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.run_data import RunData
+from spanelectra.trainer import SpanElectraTrainer
+from spanelectra.training_args import PretrainingArguments
+
+
+def describe_run(
+    console: Console,
+    settings: PretrainingArguments,
+    model: SpanElectraForPreTraining,
+    data: RunData,
+    trainer: SpanElectraTrainer,
+) -> None:
+    """A few lines before the first step: what is trained, on what, how long."""
+    parts = [
+        f"{name} {count_parameters(part) / 1e6:.2f} M parameters"
+        for name, part in (("generator", model.generator), ("discriminator", model.discriminator))
+        if part is not None
+    ]
+    tokens = settings.max_steps * trainer.tokens_per_step
+    epochs = tokens / (data.rows * data.length)
+    say(
+        console,
+        f"{settings.method}, stage {settings.stage}: {', '.join(parts)} "
+        f"({count_parameters(model) / 1e6:.2f} M together); objectives {', '.join(settings.objectives or ())}",
+    )
+    console.print(
+        f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {trainer.tokens_per_step:,} "
+        f"tokens = {tokens / 1e6:.1f} M tokens, {epochs:.2f} times the data",
+        highlight=False,
+    )
+    if data.unigram_cross_entropy is not None:
+        console.print(
+            f"guessing held-out tokens by frequency costs {data.unigram_cross_entropy:.3f} nats each", highlight=False
+        )
+    if data.collate_held_out is None:
+        console.print("no held-out rows: nothing will be evaluated (prepare with a validation split to have some)")
+
+
+def save_results(
+    run: Path,
+    settings: PretrainingArguments,
+    model: SpanElectraForPreTraining,
+    data: RunData,
+    trainer: SpanElectraTrainer,
+    monitor: HealthMonitor,
+    console: Console,
+) -> dict[str, Any]:
+    """Save the model and ``metrics.json``."""
+    # in memory, for only the first process writes the file
+    history = trainer.state.log_history
+    evaluations = [line for line in history if "eval_loss" in line]
+    if data.held_out_rows and (not evaluations or evaluations[-1]["step"] != trainer.state.global_step):
+        trainer.evaluate()
+        evaluations = [line for line in history if "eval_loss" in line]
+    rates = [line["tokens_per_second"] for line in history if "tokens_per_second" in line]
+    utilisation = [line["model_flops_utilisation"] for line in history if "model_flops_utilisation" in line]
+    metrics: dict[str, Any] = {
+        "stage": settings.stage,
+        "method": settings.method,
+        "steps": trainer.state.global_step,
+        "tokens": trainer.state.global_step * trainer.tokens_per_step,
+        "tokens_per_second": sorted(rates)[len(rates) // 2] if rates else None,
+        "model_flops_utilisation": sorted(utilisation)[len(utilisation) // 2] if utilisation else None,
+        "training_flops": float(trainer.state.total_flos),
+        "wall_seconds": trainer.wall_seconds(),
+        "peak_memory_mib": peak_memory_mib(),
+        "peak_device_memory_mib": peak_device_memory_mib(),
+        "seed": settings.seed,
+        "held_out": {
+            name.removeprefix("eval_"): value
+            for name, value in (evaluations[-1] if evaluations else {}).items()
+            if name.startswith("eval_")
+        },
+        "unigram_cross_entropy": data.unigram_cross_entropy,
+        "alarms": monitor.alarms,
+        "versions": library_versions(),
+    }
+    if trainer.is_world_process_zero():
+        with write_directory(run / MODEL_DIRECTORY, replace=True) as partial:
+            model.save_pretrained(partial)
+            data.tokenizer.save_pretrained(partial)
+        write_json(run / METRICS_NAME, metrics)
+        say(console, f"{run}: finished. held-out  {format_metrics(metrics['held_out'])}")
+    return metrics
