@@ -20,6 +20,17 @@ import torch
 from transformers import AutoModel, AutoTokenizer
 
 ROOT = Path(__file__).parent.parent
+SHOWN = (
+    "step",
+    "tokens",
+    "mlm_loss",
+    "sbgo_loss",
+    "ato_loss",
+    "sbpo_loss",
+    "generator_accuracy",
+    "ato_auc",
+    "sbpo_auc",
+)
 SENTENCE = "The heart pumps blood through the body."
 
 
@@ -76,8 +87,15 @@ def main() -> None:
     evaluations = [line for line in history if "eval_loss" in line]
     result = {
         "encoder": json.loads((Path(arguments.encoder) / "config.json").read_text(encoding="utf-8"))["_name_or_path"],
-        "weights": [line for line in said.get("run", "").splitlines() if "tensors filled" in line],
-        "held_out": [{name.removeprefix("eval_"): value for name, value in line.items()} for line in evaluations],
+        "weights": [
+            line.replace(arguments.encoder, "ENCODER")
+            for line in said.get("run", "").splitlines()
+            if "tensors filled" in line
+        ],
+        "held_out": [
+            {name: line[name if name in ("step", "tokens") else f"eval_{name}"] for name in SHOWN}
+            for line in evaluations
+        ],
         "cosine_of_hidden_states_with_the_original": torch.cosine_similarity(before, after, dim=-1).mean().item(),
         **{name: metrics[name] for name in ("unigram_cross_entropy", "tokens", "tokens_per_second", "versions")},
     }

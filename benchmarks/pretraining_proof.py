@@ -125,8 +125,8 @@ def write_results(results: dict[str, Any]) -> str:
     return f"""# Results
 
 Written by `python benchmarks/pretraining_proof.py --corpus TEXT --work_dir WORK`; the numbers behind it are in
-[pretraining.json](pretraining.json). One seed each ({runs["joint"]["seed"]}): this shows that the road works, not which
-method is better.
+[pretraining.json](pretraining.json). One seed each ({runs["joint"]["seed"]}): this shows that the road
+works, not which method is better.
 
 Machine: {environment["processor"]}, {environment["cores"]} cores, one thread a run, two runs side by side **while other
 work ran on the same cores**, so rates are lower bounds. {versions}.
@@ -170,6 +170,9 @@ def main() -> None:
     parser.add_argument("--recipe", default="tiny")
     parser.add_argument("--seed", default="1")
     parser.add_argument("--steps", default=None, help="of every stage; the recipe's by default")
+    parser.add_argument(
+        "--discriminator_steps", default=None, help="of the discriminator stage; as the others by default"
+    )
     parser.add_argument("--clean_python", help="python of an environment with transformers but without this package")
     arguments = parser.parse_args()
     work = arguments.work_dir
@@ -189,6 +192,8 @@ def main() -> None:
         run(joint, *common, "--stage", "joint"),
         run(generator, *common, "--stage", "generator"),
     )
+    if arguments.discriminator_steps:
+        common += ["--max_steps", arguments.discriminator_steps]
     wait(run(discriminator, *common, "--stage", "discriminator", "--generator", str(generator)))
     results: dict[str, Any] = {"prepare": prepared, "runs": {}, "exports": {}}
     for directory in (joint, generator, discriminator):

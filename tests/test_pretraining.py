@@ -195,7 +195,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"mask_ratio": 0.9}, "boundary"),
+            ({"mask_ratio": 0.9}, "at most 0.5"),
             ({"mask_ratio": 0}, "mask_ratio must be above 0"),
             ({"hidden_size": 33}, "not a multiple"),
             ({"method": "electra", "objectives": ["mlm", "sbpo"]}, "--masking span"),
@@ -204,7 +204,6 @@ class TestRefusals:
             ({"stage": "discriminator", "method": "bert"}, "not bert"),
             ({"generator": "somewhere"}, "--stage discriminator"),
             ({"data": "nowhere"}, "nowhere"),
-            ({"resume": "nowhere"}, "no run there"),
             ({"init_from": "nowhere"}, "no Hugging Face model"),
             ({"learning_rate": 0.0}, "learning_rate"),
             ({"sharing": "encoder", "generator_size": 0.5}, "own shape"),

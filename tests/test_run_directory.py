@@ -178,6 +178,10 @@ class TestResuming:
             resume(run, **settings)
         assert all(f"--{name}" in str(refused.value) for name in settings) and "quiet" not in str(refused.value)
 
+    def test_where_no_run_is(self, tmp_path: Path) -> None:
+        with pytest.raises(UserError, match="no run there"):
+            resume(tmp_path)
+
     def test_in_another_directory_with_the_run_moved(
         self, rows: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

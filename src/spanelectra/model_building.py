@@ -73,8 +73,7 @@ def build_model(
             generator_encoder = _encoder_to_continue("init_generator_from", source, tokenizer, length)
         model = _joint_model(settings, encoder, generator_encoder, report)
     if settings.gradient_checkpointing:
-        for stock in _stock_models(model):
-            stock.gradient_checkpointing_enable()
+        enable_gradient_checkpointing(model)
     return model
 
 
@@ -249,6 +248,12 @@ def compile_encoders(model: SpanElectraForPreTraining) -> str | None:
     for stock in _stock_models(model):
         encoder_of(stock).compile()
     return None
+
+
+def enable_gradient_checkpointing(model: SpanElectraForPreTraining) -> None:
+    """Recompute activations in the backward pass instead of keeping them."""
+    for stock in _stock_models(model):
+        stock.gradient_checkpointing_enable()
 
 
 def _stock_models(model: SpanElectraForPreTraining) -> list[PreTrainedModel]:

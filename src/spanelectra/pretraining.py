@@ -27,7 +27,7 @@ from spanelectra.console import make_console, say, sound_alarm
 from spanelectra.data.training_rows import ShuffledRows
 from spanelectra.environment import process_rank
 from spanelectra.health import HealthMonitor
-from spanelectra.model_building import build_model, compile_encoders
+from spanelectra.model_building import build_model, compile_encoders, enable_gradient_checkpointing
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.run_data import RunData, read_data, with_step_budget
 from spanelectra.run_directory import (
@@ -131,10 +131,7 @@ def _model_of_run(
         return model
     model = SpanElectraForPreTraining.from_pretrained(checkpoint)
     if settings.gradient_checkpointing:
-        if model.generator is not None:
-            model.generator.language_model.gradient_checkpointing_enable()
-        if model.discriminator is not None:
-            model.discriminator.detector.gradient_checkpointing_enable()
+        enable_gradient_checkpointing(model)
     return model
 
 
