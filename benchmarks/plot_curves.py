@@ -47,7 +47,8 @@ def main() -> None:
                     axis.plot(*zip(*points, strict=True), style, color=f"C{colour}", label=label, linewidth=1.3)
         if unigram is not None:
             axes[0].axhline(unigram, color="grey", linewidth=0.8)
-            axes[0].annotate("word frequencies", (0, unigram), fontsize=7, color="grey", va="bottom")
+            place = {"xycoords": axes[0].get_yaxis_transform(), "fontsize": 7, "color": "grey", "va": "bottom"}
+            axes[0].annotate("word frequencies", (0.5, unigram), **place)
     for axis in axes:
         axis.grid(alpha=0.3)
         if axis.get_legend_handles_labels()[0]:

@@ -220,7 +220,7 @@ class TestCheckpoints:
         assert endings == {".json", ".jsonl", ".yaml", ".safetensors", ".pt"}
         assert {file.name for file in (tmp_path / "run").rglob("*.pt")} == {"optimizer.pt", "scheduler.pt"}
 
-    @pytest.mark.parametrize(("limit", "left"), [(1, [6]), (2, [4, 6]), (0, [2, 4, 6])])
+    @pytest.mark.parametrize(("limit", "left"), [(1, [6]), (2, [4, 6]), (9, [2, 4, 6])])
     def test_the_newest_are_kept(self, rows: Path, tmp_path: Path, limit: int, left: list[int]) -> None:
         pretrain(small_run(rows, tmp_path / "run", save_steps=2, save_total_limit=limit))
         assert [path.name for path in list_checkpoints(tmp_path / "run")] == [f"checkpoint-{step}" for step in left]

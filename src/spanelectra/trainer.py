@@ -182,7 +182,8 @@ class SpanElectraTrainer(Trainer):
             steps_per_second = (step - first_step) / seconds
             values["tokens_per_second"] = steps_per_second * self.tokens_per_step
             values["model_flops_utilisation"] = (flops - first_flops) / seconds / self.peak_flops
-            values["seconds_left"] = self._remaining_flops() * seconds / (flops - first_flops)
+            if flops > first_flops:
+                values["seconds_left"] = self._remaining_flops() * seconds / (flops - first_flops)
         self._window_start, self._seconds_outside_training = (now, step, flops), 0.0
         return values
 
