@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,11 @@ def describe_run(
         f"tokens = {tokens / 1e6:.1f} M tokens, {epochs:.2f} times the data",
         highlight=False,
     )
+    head_start = math.ceil(settings.generator_head_start * settings.max_steps)
+    if settings.stage == "joint" and head_start and model.discriminator is not None:
+        say(console, f"the discriminator, and its losses, join at step {head_start:,}; held-out lines show them before")
+    if epochs > 20:
+        say(console, "that is many times: a smaller --max_steps may do as well, more text would do better")
     if data.unigram_cross_entropy is not None:
         console.print(
             f"guessing held-out tokens by frequency costs {data.unigram_cross_entropy:.3f} nats each", highlight=False

@@ -132,7 +132,9 @@ def unigram_cross_entropy(
 def _read_metadata(directory: Path) -> dict[str, Any]:
     path = directory / METADATA_NAME
     if not path.is_file():
-        missing = f"has no {METADATA_NAME}" if directory.is_dir() else "does not exist"
+        missing = "is a file" if directory.is_file() else "does not exist"
+        if directory.is_dir():
+            missing = f"has no {METADATA_NAME}"
         raise UserError(f"'{directory}' {missing}; give a directory that `spanelectra prepare` wrote.")
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
