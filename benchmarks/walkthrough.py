@@ -194,7 +194,7 @@ gradient crosses the sampling.
 The run's held-out numbers at its end, over {metrics["steps"]:,} steps (guessing by frequency costs
 {metrics["unigram_cross_entropy"]:.2f} nats a token):
 
-{block(*(f"{name:<28}{value:.3f}" for name, value in metrics["held_out"].items()))}
+{block(*(f"{name:<30}{value:.3f}" for name, value in metrics["held_out"].items()))}
 
 `spanelectra export` writes the discriminator as `{type(discriminator.detector).__name__}` and the generator as
 `{type(generator.language_model).__name__}`: stock classes that open without this package.

@@ -6,12 +6,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.callbacks import format_metrics
 from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
 from spanelectra.console import say
+from spanelectra.data.data_collator import DataCollatorForSpanElectra
+from spanelectra.data.training_rows import RowBatch
 from spanelectra.environment import library_versions, peak_device_memory_mib
 from spanelectra.flops import count_parameters
 from spanelectra.health import HealthMonitor
@@ -20,6 +23,9 @@ from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.run_data import RunData
 from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
+
+# Rows that the masks of a run are described on.
+MASKS_SHOWN = 512
 
 
 def describe_run(
@@ -50,6 +56,8 @@ def describe_run(
     head_start = math.ceil(settings.generator_head_start * settings.max_steps)
     if settings.stage == "joint" and head_start and model.discriminator is not None:
         say(console, f"the discriminator, and its losses, join at step {head_start:,}; held-out lines show them before")
+    if isinstance(data.collate, DataCollatorForSpanElectra):
+        say(console, _describe_masks(data.collate, min(data.rows, MASKS_SHOWN)))
     if epochs > 20:
         say(console, "that is many times: a smaller --max_steps may do as well, more text would do better")
     if data.unigram_cross_entropy is not None:
@@ -58,6 +66,18 @@ def describe_run(
         )
     if data.collate_held_out is None:
         console.print("no held-out rows: nothing will be evaluated (prepare with a validation split to have some)")
+
+
+def _describe_masks(collate: DataCollatorForSpanElectra, rows: int) -> str:
+    """What the masking at the end of the run comes to on the first rows, and how many stay below their budget."""
+    numbers = np.arange(rows)
+    statistics = collate.mask(RowBatch(numbers, np.zeros_like(numbers), 1.0))[1].statistics
+    spans = f" in spans of {statistics.masked_tokens / max(1, statistics.masked_spans):.1f} tokens on average"
+    return (
+        f"masks: {statistics.masked_tokens / max(1, statistics.budget_tokens):.1%} of the budget is used"
+        f"{spans if collate.policy.masking == 'span' else ''}; {statistics.rows_below_budget} of {rows} rows have no "
+        "room for all of theirs"
+    )
 
 
 def save_results(

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spanelectra.data.counter_random import Stream, uniform
-from spanelectra.data.span_masking import SpanMaskingPolicy, apply_mask_tokens, mask_rows
+from spanelectra.data.span_masking import SpanMaskingPolicy, SpanMasks, apply_mask_tokens, mask_rows
 from spanelectra.data.tokenization import WordStartTable
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.losses import IGNORE_INDEX
@@ -60,6 +60,21 @@ class DataCollatorForSpanElectra:
             state["input_ids"] = np.memmap(filename, dtype, "r", offset, shape)
         self.__dict__.update(state)
 
+    def mask(self, batch: RowBatch) -> tuple[NDArray[np.int64], SpanMasks]:
+        """The rows' original ids, (batch, length) int64, and what is masked of them."""
+        original_ids = np.asarray(self.input_ids[batch.rows], dtype=np.int64)
+        masks = mask_rows(
+            self.word_starts.word_starts(original_ids),
+            self.word_starts.special_ids[original_ids],
+            batch.rows,
+            batch.epochs,
+            self.seed,
+            self.policy,
+            mask_ratio=self.mask_ratio(batch.progress),
+            max_span_words=round(self.max_span_words(batch.progress)),
+        )
+        return original_ids, masks
+
     def __call__(self, batch: RowBatch) -> dict[str, Tensor]:
         """Build one micro-batch.
 
@@ -70,18 +85,8 @@ class DataCollatorForSpanElectra:
             ``decoy_positions``, ``decoy_left_boundaries``, ``decoy_right_boundaries``, ``decoy_span_positions``
             (batch, count) int64 and ``decoy_scored`` (batch, count) bool.
         """
-        original_ids = np.asarray(self.input_ids[batch.rows], dtype=np.int64)
+        original_ids, masks = self.mask(batch)
         special_ids = self.word_starts.special_ids
-        masks = mask_rows(
-            self.word_starts.word_starts(original_ids),
-            special_ids[original_ids],
-            batch.rows,
-            batch.epochs,
-            self.seed,
-            self.policy,
-            mask_ratio=self.mask_ratio(batch.progress),
-            max_span_words=round(self.max_span_words(batch.progress)),
-        )
         masked_ids = apply_mask_tokens(
             original_ids,
             masks,
