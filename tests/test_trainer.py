@@ -275,8 +275,9 @@ class TestTwoProcesses:
         two, one = read_lines(tmp_path / "two"), read_lines(tmp_path / "one")
         assert [line["step"] for line in two] == [1, 2, 3, 4, 5, 6]
         for ours, theirs in zip(two, one, strict=True):
-            # means of two means: rows hold slightly different numbers of masked tokens
-            assert losses_of(ours) == pytest.approx(losses_of(theirs), rel=0.01)
+            # means of two means: a process scores few tokens here, SBPO's some forty, and rows hold different numbers
+            # of them, so that a mean of means is off by a few per cent; a wrong division would be off by half
+            assert losses_of(ours) == pytest.approx(losses_of(theirs), rel=0.05)
             total = sum(w * losses_of(ours)[n] for n, w in {"mlm": 1, "sbgo": 1, "ato": 50, "sbpo": 10}.items())
             assert ours["loss"] == pytest.approx(total, rel=1e-5), "losses by name are of both processes"
             assert ours["tokens"] == theirs["tokens"]
