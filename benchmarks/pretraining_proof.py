@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from results_page import replace_section, table
+
 ROOT = Path(__file__).parent.parent
 SMALL_CORPUS_BYTES = 10_000_000
 
@@ -88,14 +90,8 @@ def small_corpus(corpus: Path, target: Path) -> Path:
     return target
 
 
-def table(headings: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [headings, ["---"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
 def write_results(results: dict[str, Any]) -> str:
-    """docs/results.md."""
+    """The section of the results page."""
     environment, runs = results["environment"], results["runs"]
     names = sorted({name for metrics in runs.values() for name in metrics["held_out"]})
     numbers = [
@@ -125,11 +121,9 @@ def write_results(results: dict[str, Any]) -> str:
     unigram = runs["joint"]["unigram_cross_entropy"]
     opened = results["exports"].get("joint")
     shown = json.dumps(opened, indent=2) if opened else "not run: pass --clean_python"
-    return f"""# Results
-
-Written by `python benchmarks/pretraining_proof.py --corpus TEXT --work_dir WORK`; the numbers behind it are in
-[pretraining.json](pretraining.json). One seed each ({runs["joint"]["seed"]}): this shows that the road
-works, not which method is better.
+    return f"""Written by `python benchmarks/pretraining_proof.py --corpus TEXT --work_dir WORK`; the numbers are in
+[pretraining.json](pretraining.json). One seed each ({runs["joint"]["seed"]}): this shows that the road works, not which
+method is better.
 
 Machine: {environment["processor"]}, {environment["cores"]} cores, one thread a run, two runs side by side **while other
 work ran on the same cores**, so rates are lower bounds. {versions}.
@@ -210,7 +204,7 @@ def main() -> None:
         results["exports"]["joint"] = json.loads(opened.stdout.splitlines()[-1])
     docs = ROOT / "docs"
     (docs / "pretraining.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
-    (docs / "results.md").write_text(write_results(results), encoding="utf-8")
+    replace_section(docs / "results.md", "pre-training", write_results(results))
     plot = [sys.executable, str(ROOT / "benchmarks" / "plot_curves.py"), str(joint), str(generator), str(discriminator)]
     subprocess.run([*plot, "--out", str(docs / "pretraining.png")], check=True)
     for name, metrics in results["runs"].items():

@@ -22,8 +22,10 @@ from spanelectra.data.packing import RowDataset
 from spanelectra.data.span_masking import SpanMaskingPolicy, apply_mask_tokens, mask_rows
 from spanelectra.data.tokenization import load_tokenizer, word_start_table
 from spanelectra.export import open_run
+from spanelectra.inspection.beliefs import look
+from spanelectra.inspection.opening import open_for_inspection
+from spanelectra.inspection.terminal_picture import print_picture
 from spanelectra.losses import IGNORE_INDEX, replaced_token_loss, vocabulary_loss
-from spanelectra.picture import look_at, render
 from spanelectra.quickstart import SENTENCE
 from spanelectra.replacement import replace_tokens, sample_tokens
 
@@ -111,7 +113,7 @@ def write(quickstart: Path) -> str:
 
     text = io.StringIO()
     console = Console(file=text, width=110, highlight=False, no_color=True)
-    render(look_at(model, tokenizer, SENTENCE, SEED, MASK_RATIO), console)
+    print_picture(look(open_for_inspection(run), SENTENCE, seed=SEED, mask_ratio=MASK_RATIO), console)
     corrupted = tokenizer.convert_ids_to_tokens(corrupted_ids[0].tolist())
     first = tokenizer.convert_ids_to_tokens(rows.input_ids[0].tolist())
     return f"""# One sentence, station by station
@@ -176,7 +178,8 @@ alone. The discriminator reads
 
 {block(*wrap(corrupted))}
 
-and gives every token a verdict, ATO from the token itself and SBPO, for tokens in spans, from the boundaries alone:
+and gives every token a verdict, ATO from the token itself and SBPO from the boundaries of its span alone (every word
+that is not masked is a span of its own):
 
 {block(*(line.rstrip() for line in text.getvalue().rstrip().splitlines()))}
 

@@ -34,6 +34,7 @@ SMALL: dict[str, Any] = {
     "eval_rows": 8,
     "save_steps": 3,
     "tensorboard": False,
+    "report": False,
     "quiet": True,
 }
 OBJECTIVES = ("mlm", "sbgo", "ato", "sbpo")
@@ -85,9 +86,14 @@ def write_recipe(settings: PretrainingArguments, directory: Path) -> str:
     return str(recipe)
 
 
-def start_command(*arguments: str, launcher: tuple[str, ...] = ()) -> subprocess.Popen[bytes]:
-    """Start ``spanelectra pretrain`` in a process of its own, under ``launcher`` (options of torchrun) if given."""
+def start_command(
+    *arguments: str, launcher: tuple[str, ...] = (), program: str | None = None
+) -> subprocess.Popen[bytes]:
+    """Start ``spanelectra pretrain`` in a process of its own, under ``launcher`` (options of torchrun) if given.
+
+    ``program`` is a Python file to run in place of the command line.
+    """
     python = [sys.executable, "-m", "torch.distributed.run", *launcher] if launcher else [sys.executable]
-    command = [*python, "-m", "spanelectra.cli", "pretrain", *arguments]
+    command = [*python, *([program] if program else ["-m", "spanelectra.cli"]), "pretrain", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

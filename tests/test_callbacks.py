@@ -28,6 +28,7 @@ from spanelectra.callbacks import (
     ProgressCallback,
     RunStopped,
     SaveAndStopCallback,
+    TrainingDiverged,
     format_metrics,
     read_history,
 )
@@ -254,16 +255,23 @@ class TestAlarms:
     ) -> None:
         monkeypatch.setattr("spanelectra.modeling_spanelectra.vocabulary_loss", break_down(number, after=4))
         settings = small_run(rows, tmp_path / "run", method="bert", save_steps=2, eval_steps=0, save_total_limit=5)
+        settings.max_nonfinite_steps, settings.max_rollbacks = 2, 0
         assert main(["pretrain", "--recipe", write_recipe(settings, tmp_path)]) == 1
         errors = capsys.readouterr().err.strip().splitlines()
-        assert errors[-1].startswith("error: ") and "at step 6: training has diverged" in errors[-1]
-        assert "Lower the learning rate" in errors[-1]
+        assert errors[-1].startswith("error: training has diverged: 2 steps in a row had to be left out at step 6")
+        assert "mlm_loss no number" in errors[-1] and "Lower the learning rate" in errors[-1]
         kept = sorted(path.name for path in (tmp_path / "run").glob("checkpoint-*"))
-        assert kept == ["checkpoint-2", "checkpoint-4"], "none with broken weights"
+        assert kept == ["checkpoint-2", "checkpoint-4"] and "checkpoint-4 is from before" in errors[-1]
         assert all(t.isfinite().all() for t in load_file(tmp_path / "run" / kept[-1] / "model.safetensors").values())
-        # the step after an infinite loss has weights that are no numbers
-        assert read_lines(tmp_path / "run")[-1]["mlm_loss"] in ("nan", "inf"), "the history ends with what happened"
+        assert read_lines(tmp_path / "run")[-1]["step"] == 4
         assert not (tmp_path / "run" / "metrics.json").exists()
+
+    def test_a_held_out_loss_that_is_no_number_ends_the_run(
+        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("spanelectra.modeling_spanelectra.vocabulary_loss", break_down(math.nan, after=3))
+        with pytest.raises(TrainingDiverged, match="mlm_loss is nan at step 3"):
+            pretrain(small_run(rows, tmp_path / "run", method="bert"))
 
 
 def break_down(number: float, after: int) -> Callable[[Tensor, Tensor], Tensor]:

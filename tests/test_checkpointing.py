@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,22 @@ def test_without_any_complete_checkpoint_all_are_named(run):
 @pytest.mark.parametrize(("keep", "left"), [(1, [1000]), (2, [200, 1000]), (5, [50, 200, 1000]), (0, [50, 200, 1000])])
 def test_old_checkpoints_are_removed_oldest_first(run, keep, left):
     remove_old_checkpoints(run, keep)
+    assert [checkpoint_step(path) for path in list_checkpoints(run)] == left
+
+
+@pytest.mark.parametrize(
+    ("losses", "left"),
+    [
+        ({50: 3.0, 200: 2.0, 1000: 2.5}, [200, 1000]),
+        ({50: 1.0, 200: 2.0, 1000: 2.5}, [50, 1000]),
+        ({50: 3.0, 200: 2.0, 1000: 1.0}, [1000]),
+        ({50: math.nan, 200: 2.0, 1000: math.inf}, [200, 1000]),
+        ({50: math.nan, 100: 0.5}, [1000]),
+        ({}, [1000]),
+    ],
+)
+def test_the_best_one_is_kept_besides(run, losses, left):
+    remove_old_checkpoints(run, 1, losses)
     assert [checkpoint_step(path) for path in list_checkpoints(run)] == left
 
 

@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from spanelectra import export, pretraining, quickstart
+from spanelectra import evaluation, export, pretraining, quickstart
+from spanelectra.callbacks import RunStopped
 from spanelectra.cli import COMMANDS, main
+from spanelectra.finetuning import fine_tuning, probing
 from spanelectra.recipe_files import RECIPES_DIRECTORY
 
 
@@ -67,6 +69,16 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
         (["prepare", "--tokenizer", "x", "--out_dir", "y"], "data"),
         (["vocab", "--data_dir", "/does/not/exist", "--out_dir", "{tmp}/tok"], "/does/not/exist"),
         (["export", "/does/not/exist", "--out_dir", "{tmp}/out"], "/does/not/exist"),
+        (["finetune", "--preset", "sst"], "unknown preset 'sst'"),
+        (["finetune", "--task", "tokens"], "--task: 'tokens' is not one of classification, token, qa. Did you mean"),
+        (["finetune", "--task", "token", "--train", "x"], "model is missing: pass --model."),
+        (["finetune", "--preset", "sst2", "--lerning_rate", "1"], "Did you mean '--learning_rate'?"),
+        (["finetune", "--task", "token", "--layerwise_lr_decay", "2"], "layerwise_lr_decay must be above 0"),
+        (["finetune", "--task", "token", "--resume", "--overwrite"], "resume and overwrite exclude one another"),
+        (["evaluate", "--model", "/does/not/exist", "--data", "x"], "/does/not/exist"),
+        (["evaluate", "--model", "x", "--data", "y", "--rows", "few"], "--rows: 'few' is not a whole number."),
+        (["probe", "--model", "x", "--tasks", "/does/not/exist"], "tasks '/does/not/exist' is not a folder"),
+        (["probe", "--model", "x", "--tasks", "y", "--fine_tune=some"], "--fine_tune: 'some' is not true or false."),
     ],
 )
 def test_a_users_mistake_is_one_clear_line_and_exit_code_2(
@@ -98,6 +110,49 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: Any, command: str, error: 
 
     monkeypatch.setattr(module, command, function)
     return calls
+
+
+def test_settings_of_fine_tuning_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(monkeypatch, fine_tuning, "finetune")
+    flags = "--preset cola --model M --train T --dev 0.1 --out_dir O --seeds 5 --label_column -1 --resume --quiet"
+    assert run("finetune", *flags.split(), "--dropout=0.2", "--bf16", "false", "--regression", "false") == 0
+    (settings,) = calls
+    expected = {"preset": "cola", "model": "M", "train": "T", "dev": "0.1", "out_dir": "O", "seeds": 5, "task": None}
+    expected |= {"label_column": "-1", "resume": True, "quiet": True, "overwrite": False, "dropout": 0.2}
+    expected |= {"bf16": "false", "regression": False, "learning_rate": None}
+    assert {name: settings[name] for name in expected} == expected
+
+
+def test_fine_tuning_prints_its_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("finetune", "--preset", "mrpc", "--metric", "accuracy", "--print_config") == 0
+    shown = yaml.safe_load(capsys.readouterr().out)
+    assert (shown["task"], shown["metric"], shown["epochs"], shown["header"]) == (
+        "classification",
+        "accuracy",
+        4.0,
+        "yes",
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "only"), [([], None), (["--only", "sst2,cola"], ["sst2", "cola"]), (["--only=mrpc"], ["mrpc"])]
+)
+def test_a_probe_of_some_tasks(flags: list[str], only: list[str] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(monkeypatch, probing, "probe")
+    assert run("probe", "--model", "M", "--tasks", "T", *flags, "--fine_tune", "false") == 0
+    assert calls[0]["only"] == only and calls[0]["fine_tune"] is False and calls[0]["epochs"] == 3.0
+
+
+def test_an_evaluation_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(monkeypatch, evaluation, "evaluate")
+    assert run("evaluate", "--model", "M", "--data", "D", "--labelled", "false", "--out_dir", "O") == 0
+    assert calls[0]["labelled"] is False and calls[0]["out_dir"] == "O" and calls[0]["rows"] == 512
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_run_that_was_stopped_exits_as_its_signal_says(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    stand_in(monkeypatch, fine_tuning, "finetune", RunStopped(code - 128))
+    assert run("finetune", "--task", "token") == code
 
 
 def test_quickstart_needs_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import torch
 from spanelectra import environment
 from spanelectra.environment import (
     describe_environment,
+    has_bfloat16_units,
     library_versions,
     peak_device_memory_mib,
     process_count,
@@ -66,3 +67,30 @@ def test_peak_device_memory_is_in_mebibytes_and_none_without_a_gpu(monkeypatch: 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 3 << 20)
     assert peak_device_memory_mib() == 3.0
+
+
+@pytest.mark.parametrize("has_units", [True, False])
+def test_a_gpu_that_only_emulates_bfloat16_has_no_units_for_it(
+    has_units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_supported(including_emulation: bool = True) -> bool:
+        return including_emulation or has_units
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
+    assert has_bfloat16_units() is has_units
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "has_units"), [({"amx_bf16": True}, True), ({"avx2": True}, False), (None, False)]
+)
+def test_bfloat16_units_of_a_processor(
+    capabilities: dict[str, bool] | None, has_units: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    if capabilities is None:
+        # an earlier torch
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert has_bfloat16_units() is has_units

@@ -130,3 +130,49 @@ def test_a_discriminator_that_always_says_original_is_found_from_its_own_metrics
     replaced = torch.arange(211) < positives
     metrics = detection_metrics("ato", torch.full((211,), -2.0), replaced)
     assert len(make_monitor().check(1500, metrics)) == 1
+
+
+class TestSpikes:
+    @staticmethod
+    def alarms_of(losses: list[float], name: str = "mlm_loss", **settings) -> list[str]:
+        monitor = make_monitor(**settings)
+        for number, loss in enumerate(losses, start=1):
+            monitor.check(50 * number, {name: min(loss, 7.0), f"{name}_max": loss}, held_out=False)
+        return monitor.alarms
+
+    # as losses fall at the start of a run, and wander later
+    CURVE = (9.3, 8.1, 7.6, 7.4, 7.3, 7.3, 7.2, 7.0, 6.9, 7.1, 6.8, 6.9, 6.7, 6.8, 6.6)
+
+    def test_a_curve_that_falls_and_wanders_has_none(self):
+        assert self.alarms_of(list(self.CURVE)) == []
+        assert self.alarms_of([7.0 + 0.3 * (-1) ** number for number in range(60)]) == []
+
+    @pytest.mark.parametrize("name", ["mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss"])
+    def test_each_is_flagged_where_it_begins(self, name):
+        alarms = self.alarms_of([*self.CURVE, 9.8, 9.7, *self.CURVE[-5:], 11.0], name)
+        assert [f"{name} rose to 9.800 before step 800" in alarms[0], "11.000 before step 1150" in alarms[1]] == [
+            True
+        ] * 2
+        assert len(alarms) == 2 and "from 7.100 at most as a rule" in alarms[0]
+
+    def test_a_new_level_is_flagged_once(self):
+        assert len(self.alarms_of([*self.CURVE, *[12.0] * 40])) == 1
+
+    def test_a_few_lines_are_no_rule_and_what_is_not_a_number_is_none_either(self):
+        assert self.alarms_of([7.0] * 4 + [20.0]) == []
+        assert self.alarms_of([7.0] * 5 + [math.nan, 7.0]) == []
+        assert len(self.alarms_of([7.0] * 5 + [20.0])) == 1
+
+    def test_held_out_losses_are_not_looked_at(self):
+        monitor = make_monitor()
+        for loss in [7.0] * 10 + [20.0]:
+            monitor.check(100, {"mlm_loss_max": loss})
+        assert monitor.alarms == []
+
+
+def test_steps_that_were_left_out_are_said_once():
+    monitor = make_monitor()
+    (alarm,) = monitor.check(50, {"nonfinite_steps": 2.0}, held_out=False)
+    assert alarm.startswith("2 of 50 steps had a loss or a gradient that is not a number")
+    assert monitor.check(100, {"nonfinite_steps": 5.0}, held_out=False) == []
+    assert make_monitor().check(50, {"nonfinite_steps": 0.0}, held_out=False) == []

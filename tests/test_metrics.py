@@ -86,7 +86,7 @@ def test_gathered_metrics_equal_counting_over_all_batches(batches):
     model, gathered = joint_model("electra"), PretrainingMetrics()
     right, sbgo_right, entropies, changed = [], [], [], []
     verdicts = {name: ([], []) for name in ("ato", "ato_masked", "sbpo", "sbpo_masked")}
-    losses = {"mlm": [], "sbgo": [], "ato": [], "sbpo": []}
+    losses = {"loss": [], "mlm_loss": [], "sbgo_loss": [], "ato_loss": [], "sbpo_loss": []}
 
     def note(name, logit, label):
         verdicts[name][0].append(float(logit))
@@ -100,8 +100,9 @@ def test_gathered_metrics_equal_counting_over_all_batches(batches):
         output = model(**batch)
         gathered.update_losses(output)
         gathered.update(output, batch["masked_positions"], batch["labels"])
+        losses["loss"].append(output.loss.item())
         for name, loss in output.losses.items():
-            losses[name].append(loss.item())
+            losses[f"{name}_loss"].append(loss.item())
         for row in range(3):
             for position in range(16):
                 note("ato", output.ato_logits[row, position], output.replaced[row, position])
@@ -125,7 +126,7 @@ def test_gathered_metrics_equal_counting_over_all_batches(batches):
     def mean(values):
         return sum(values) / len(values)
 
-    expected = {f"{name}_loss": mean(values) for name, values in losses.items()}
+    expected = {name: mean(values) for name, values in losses.items()}
     expected |= {
         "generator_accuracy": mean(right),
         "sbgo_accuracy": mean(sbgo_right),
@@ -152,3 +153,31 @@ def test_a_batch_with_nothing_masked_gives_no_number_that_json_cannot_hold(batch
     metrics = gathered.compute()
     assert "generator_accuracy" not in metrics and "ato_accuracy" in metrics
     assert all(math.isfinite(value) for value in metrics.values())
+
+
+def test_in_training_what_is_not_a_number_is_left_out_and_the_largest_loss_told():
+    model, training, held_out = joint_model("electra"), PretrainingMetrics(training=True), PretrainingMetrics()
+    kept = []
+    for seed in range(4):
+        output = model(**make_batch(seed))
+        if seed == 2:
+            for tensor in (output.loss, output.losses["mlm"], output.ato_logits, output.mlm_logits):
+                tensor.detach().fill_(math.nan)
+        else:
+            kept.append(output.losses["mlm"].item())
+        for metrics in (training, held_out):
+            metrics.update_losses(output)
+            metrics.update(output, make_batch(seed)["masked_positions"], make_batch(seed)["labels"])
+    computed = training.compute()
+    assert all(math.isfinite(value) for value in computed.values())
+    assert computed["mlm_loss"] == pytest.approx(sum(kept) / 3) and computed["mlm_loss_max"] == max(kept)
+    assert training.nonfinite_losses() == ["loss", "mlm_loss"]
+    hidden_nothing = held_out.compute()
+    assert math.isnan(hidden_nothing["mlm_loss"]) and "mlm_loss_max" not in hidden_nothing
+
+
+def test_without_any_number_there_is_none():
+    metrics, output = PretrainingMetrics(training=True), joint_model("electra")(**make_batch())
+    output.loss.detach().fill_(math.nan)
+    metrics.update_losses(output)
+    assert math.isnan(metrics.compute()["loss"]) and math.isnan(metrics.compute()["loss_max"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,9 +19,16 @@ from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.encoder_families import encoder_of
 from spanelectra.errors import UserError
-from spanelectra.model_building import build_model, check_generator_fits, compile_encoders, load_generator
+from spanelectra.model_building import (
+    build_model,
+    check_generator_fits,
+    compile_encoders,
+    load_generator,
+    start_from_cooccurrence,
+)
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.pretraining import pretrain
+from spanelectra.training_args import PretrainingArguments
 
 
 @pytest.fixture(scope="module")
@@ -241,3 +249,66 @@ def test_recomputing_activations_changes_no_gradient(rows: Path, tmp_path: Path,
     assert gradients[0].keys() == gradients[1].keys() and len(gradients[0]) > 20
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradients[1][name], gradient, rtol=1e-5, atol=1e-6)
+
+
+class TestEmbeddingsFromCooccurrence:
+    def rows_of(self, tokenizer: PreTrainedTokenizerFast) -> np.ndarray:
+        return np.random.default_rng(0).integers(10, 40, size=(64, 16)).astype(np.uint16)
+
+    def test_tables_are_filled_at_the_scale_of_fresh_ones_and_other_tokens_stay(
+        self, tokenizer: PreTrainedTokenizerFast
+    ) -> None:
+        model = build(tokenizer, sharing="none", generator_size=0.5)
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        said = start_from_cooccurrence(model, self.rows_of(tokenizer), [12], seed=0)
+        assert said.startswith("embeddings: 29 of ")
+        changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+        # a tied vocabulary projection has a name of its own
+        assert changed and all("embeddings.tok_embeddings" in name or "decoder" in name for name in changed)
+        for part in (model.generator.language_model, model.discriminator.detector):  # type: ignore[union-attr]
+            table = part.get_input_embeddings().weight
+            occurring = [number for number in range(10, 40) if number != 12]
+            assert table[occurring].std().item() == pytest.approx(part.config.initializer_range, rel=1e-4)
+        narrow = model.generator.language_model.get_input_embeddings().weight  # type: ignore[union-attr]
+        wide = model.discriminator.detector.get_input_embeddings().weight  # type: ignore[union-attr]
+        ratio = narrow[10:40][:2] / wide[10:40, : narrow.shape[1]][:2]
+        torch.testing.assert_close(ratio, ratio[0, 0].expand_as(ratio), rtol=1e-4, atol=0)
+
+    def test_a_run_starts_so_and_says_it(self, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        settings = {"max_steps": 2, "quiet": False, "embedding_init": "cooccurrence"}
+        first = pretrain(small_run(rows, tmp_path / "first", **settings))
+        assert "tokens start from what they occur with" in capsys.readouterr().err
+        again = pretrain(small_run(rows, tmp_path / "again", **settings))
+        other = pretrain(small_run(rows, tmp_path / "other", **{**settings, "embedding_init": "random"}))
+        assert first["held_out"] == again["held_out"] != other["held_out"]
+
+    def test_beside_existing_weights_it_has_no_effect_and_says_so(
+        self, rows: Path, generator_run: Path, tmp_path: Path
+    ) -> None:
+        settings = {"stage": "discriminator", "generator": str(generator_run), "max_steps": 1}
+        metrics = pretrain(small_run(rows, tmp_path / "run", embedding_init="cooccurrence", **settings))
+        assert any("embedding_init=cooccurrence has no effect" in alarm for alarm in metrics["alarms"])
+
+
+def test_the_second_stage_takes_the_shape_of_a_generator_that_no_setting_describes(
+    rows: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    encoder = stock(tmp_path / "bert", len(tokenizer))
+    tokenizer.save_pretrained(tmp_path / "bert")
+    pretrain(small_run(rows, tmp_path / "generator", stage="generator", init_from=encoder, max_steps=1))
+    unshaped = PretrainingArguments()
+    shape = {name: getattr(unshaped, name) for name in ("encoder", "hidden_size", "num_hidden_layers")}
+    shape |= {name: getattr(unshaped, name) for name in ("num_attention_heads", "intermediate_size", "embedding_size")}
+    pretrain(
+        small_run(
+            rows,
+            tmp_path / "discriminator",
+            stage="discriminator",
+            generator=str(tmp_path / "generator"),
+            max_steps=1,
+            **shape,
+        )
+    )
+    model = SpanElectraForPreTraining.from_pretrained(tmp_path / "discriminator" / "model")
+    assert model.discriminator is not None and model.discriminator.config.model_type == "bert"
+    assert model.discriminator.config.num_hidden_layers == 3

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from small_runs import small_run, weights, write_recipe
+from spanelectra.atomic_files import seal
 from spanelectra.callbacks import RunStopped
 from spanelectra.checkpointing import own_names
 from spanelectra.data.row_dataset import RowDataset
@@ -278,13 +279,26 @@ class TestResuming:
             resume(tmp_path / "run")
         pretrain(small_run(rows, tmp_path / "run", overwrite=True, max_steps=2))
 
-    def test_a_run_is_resumed_with_as_many_processes_as_it_had(
+    def test_processes_that_cannot_share_a_step_are_refused(
         self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         pretrain(small_run(rows, tmp_path / "run"))
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        with pytest.raises(UserError, match=r"started with 1 process\(es\), not 2"):
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        with pytest.raises(UserError, match=r"3 processes cannot share the 4 rows of a step evenly"):
             pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
+
+    @pytest.mark.parametrize(
+        "content", ["", "[]", "{}", '{"global_step": 5, "log_history": []}', '{"unknown": 1}', "[" * 100_000]
+    )
+    def test_a_state_that_is_none_is_named(self, run: Path, content: str) -> None:
+        checkpoint = run / "checkpoint-6"
+        (run / "metrics.json").unlink()
+        (checkpoint / "trainer_state.json").write_text(content)
+        seal(checkpoint)
+        with pytest.raises(UserError, match=r"checkpoint-6/trainer_state\.json is not the state of this checkpoint"):
+            resume(run)
+        shutil.rmtree(checkpoint)
+        resume(run)
 
 
 def drop_last_row(directory: Path) -> None:

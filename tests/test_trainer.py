@@ -6,6 +6,7 @@ import json
 import math
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -25,10 +26,11 @@ from small_runs import (
     write_recipe,
 )
 from spanelectra.atomic_files import find_damage
-from spanelectra.checkpointing import list_checkpoints
+from spanelectra.checkpointing import list_checkpoints, remove_old_checkpoints
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.flops import row_training_flops
 from spanelectra.pretraining import pretrain
+from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
 
 # Losses of a run on `rhyme_rows` as they were when this was written; a change of the code that is no change of the
@@ -225,21 +227,38 @@ class TestCheckpoints:
         pretrain(small_run(rows, tmp_path / "run", save_steps=2, save_total_limit=limit))
         assert [path.name for path in list_checkpoints(tmp_path / "run")] == [f"checkpoint-{step}" for step in left]
 
+    def test_the_best_one_is_kept_besides_and_found_again_after_a_kill(
+        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        losses = {2: 5.0, 4: 3.0, 6: 4.0, 8: 3.5}
+        evaluate = SpanElectraTrainer.log
+
+        def log(self: SpanElectraTrainer, logs: dict[str, float], start_time: float | None = None) -> None:
+            evaluate(self, {**logs, "eval_loss": losses[self.state.global_step]} if "eval_loss" in logs else logs)
+
+        monkeypatch.setattr(SpanElectraTrainer, "log", log)
+        settings = small_run(rows, tmp_path / "run", max_steps=8, save_steps=2, eval_steps=2, save_total_limit=1)
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(6))
+            pretrain(settings)
+        pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
+        assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-4", "checkpoint-8"]
+
     @pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt"])
     def test_a_crash_while_saving_leaves_the_one_before(
         self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str
     ) -> None:
         save = torch.save
 
-        def full_disk(content: Any, path: Path) -> None:
-            if "checkpoint-4" in str(path) and path.name == file:
-                path.write_bytes(b"half")
-                raise OSError("No space left on device")
-            save(content, path)
+        def broken_disk(content: Any, stream: Any) -> None:
+            if "checkpoint-4" in stream.name and Path(stream.name).name == file:
+                stream.write(b"half")
+                raise OSError("Input/output error")
+            save(content, stream)
 
         settings = small_run(rows, tmp_path / "run", save_steps=2, dropout=0.1)
-        monkeypatch.setattr(torch, "save", full_disk)
-        with pytest.raises(OSError, match="No space left"):
+        monkeypatch.setattr(torch, "save", broken_disk)
+        with pytest.raises(OSError, match="Input/output error"):
             pretrain(settings)
         monkeypatch.undo()
         assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-2"]
@@ -249,6 +268,17 @@ class TestCheckpoints:
         pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
         pretrain(small_run(rows, tmp_path / "whole", save_steps=2, dropout=0.1))
         assert weights(tmp_path / "run") == weights(tmp_path / "whole")
+
+
+def interrupt_after(step: int) -> Callable[..., None]:
+    """Removes old checkpoints as it should, and interrupts the run once the one of ``step`` is written."""
+
+    def remove(run: Path, *arguments: Any) -> None:
+        remove_old_checkpoints(run, *arguments)
+        if list_checkpoints(run)[-1].name == f"checkpoint-{step}":
+            raise KeyboardInterrupt
+
+    return remove
 
 
 class TestTwoProcesses:

@@ -168,6 +168,7 @@ def test_a_setting_out_of_range_or_at_odds_is_named(settings, message):
         (SECOND_STAGE | {"generator_size": 0.25}, "generator_size=0.25 has no effect: the generator is there"),
         (SECOND_STAGE | {"generator_depth": 0.5}, "generator_depth=0.5 has no effect: the generator is there"),
         (SECOND_STAGE | {"generator_head_start": 0.5}, "generator_head_start=0.5 has no effect"),
+        (SECOND_STAGE | {"dropout": 0.3}, "dropout=0.3 has no effect: the discriminator takes the generator's"),
         (SECOND_STAGE | {"init_from": "dir", "warm_start": "grow"}, "warm_start=grow has no effect: .* --init_from"),
         ({"stage": "discriminator", "warm_start": "grow"}, "warm_start=grow has no effect: there is no --generator"),
         ({"method": "electra", "span_position_size": 8}, "span_position_size=8 has no effect: no objective"),

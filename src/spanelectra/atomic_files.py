@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,9 @@ from typing import Any
 MANIFEST_NAME = "manifest.json"
 _PARTIAL_PREFIX = ".partial-"
 _REPLACED_PREFIX = ".replaced-"
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# libraries that are not written in Python say it in words: tokenizers and safetensors, numpy
+_SAYS_FULL = re.compile(rf"\(os error ({'|'.join(map(str, _FULL))})\)|\d+ requested and \d+ written")
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -33,8 +38,9 @@ def partial_path(path: Path) -> Path:
 def write_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
     """Yield a hidden sibling to write into; on success it gets a manifest, is flushed and renamed to ``path``.
 
-    A killed process leaves the sibling behind, which nothing opens and the next attempt removes. Where an exception
-    ends the block the sibling is removed and ``path`` is untouched.
+    A killed process leaves the sibling behind, which nothing opens and the next attempt removes. One killed between
+    the two renames that replace ``path`` leaves the old directory aside, which the next attempt puts back. Where an
+    exception ends the block the sibling is removed and ``path`` is untouched.
 
     Args:
         path: the directory to come.
@@ -42,26 +48,39 @@ def write_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
 
     Raises:
         FileExistsError: before anything is written, where ``path`` holds something that is not to be replaced.
+        OSError: with ``ENOSPC`` and a sentence, where the disk is full, whatever the library that found out says.
     """
     path = Path(path)
+    partial, replaced = partial_path(path), path.with_name(f"{_REPLACED_PREFIX}{path.name}")
+    if replaced.exists() and not path.exists():
+        replaced.rename(path)
     if path.exists() and (not path.is_dir() or (not replace and any(path.iterdir()))):
         raise FileExistsError(f"{path} exists already")
-    partial, replaced = partial_path(path), path.with_name(f"{_REPLACED_PREFIX}{path.name}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     try:
         yield partial
         seal(partial)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(partial, ignore_errors=True)
+        if disk_is_full(error):
+            raise OSError(errno.ENOSPC, f"no space left on the disk for {path}; nothing of it was kept") from error
         raise
     if replace and path.exists():
-        # two renames: a process killed in between leaves the old directory whole beside the new one
         shutil.rmtree(replaced, ignore_errors=True)
         path.rename(replaced)
     partial.rename(path)
     _flush_to_disk(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Whether an exception, or one that it came from, means a full disk, a spent quota or a file beyond its limit."""
+    while error is not None:
+        if getattr(error, "errno", None) in _FULL or _SAYS_FULL.search(str(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def seal(directory: Path) -> None:
@@ -76,6 +95,9 @@ def seal(directory: Path) -> None:
         _flush_to_disk(file)
         manifest[file.relative_to(directory).as_posix()] = {"bytes": file.stat().st_size, "sha256": file_digest(file)}
     write_json(directory / MANIFEST_NAME, manifest)
+    # the names of the files, too
+    for folder in (*(path for path in directory.rglob("*") if path.is_dir()), directory):
+        _flush_to_disk(folder)
 
 
 def file_digest(file: Path) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,12 @@ _SHOWN = {
 }
 
 
-class TrainingDiverged(RuntimeError):
-    """A loss became infinite or not a number; the last checkpoint is from before that."""
+class RunFailed(RuntimeError):
+    """A run ended early for a reason that its message says in full; it can be resumed."""
+
+
+class TrainingDiverged(RunFailed):
+    """A loss or a gradient is no number any more, and going back did not help; the last checkpoint is from before."""
 
 
 class RunStopped(RuntimeError):
@@ -143,7 +148,8 @@ class HistoryCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        if state.is_world_process_zero and logs and ("loss" in logs or "eval_loss" in logs):
+        # transformers' own last entry, of the whole run's time, is the only one without any of these
+        if state.is_world_process_zero and logs and any("loss" in name or "probe_" in name for name in logs):
             with open(self.file, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": state.global_step, **_finite(logs)}) + "\n")
 
@@ -157,15 +163,16 @@ def _finite(logs: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_history(file: Path) -> list[dict[str, Any]]:
-    """The complete lines of a ``metrics.jsonl``; a last line cut short by a kill is left out."""
-    if not file.is_file():
-        return []
-    lines = []
-    for line in file.read_text(encoding="utf-8").splitlines():
+    """The lines of a ``metrics.jsonl``, up to one that is not whole, such as a last one cut short by a kill."""
+    lines: list[dict[str, Any]] = []
+    for text in file.read_bytes().splitlines() if file.is_file() else []:
         try:
-            lines.append(json.loads(line))
-        except ValueError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
     return lines
 
 
@@ -222,7 +229,8 @@ class SaveAndStopCallback(TrainerCallback):
         if args.world_size > 1:
             # the signal reaches processes in different steps; one that stops alone leaves the others waiting for it
             # over the processors, so that no accelerator waits for it
-            self._group = self._group or torch.distributed.new_group(backend="gloo")
+            timeout = timedelta(seconds=args.ddp_timeout)
+            self._group = self._group or torch.distributed.new_group(backend="gloo", timeout=timeout)
             received = torch.tensor(self.received or 0)
             torch.distributed.all_reduce(received, op=torch.distributed.ReduceOp.MAX, group=self._group)
             self.received = int(received.item()) or None

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage
 from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY
@@ -15,10 +20,12 @@ ENVIRONMENT_NAME = "environment.json"
 START_NAME = "start.json"
 METRICS_NAME = "metrics.json"
 HISTORY_NAME = "metrics.jsonl"
+REPORT_NAME = "report.html"
+ROLLBACKS_NAME = "rollbacks.json"
 MODEL_DIRECTORY = "model"
 TENSORBOARD_DIRECTORY = "tensorboard"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
-_FILES = (CONFIG_NAME, ENVIRONMENT_NAME, START_NAME, METRICS_NAME, HISTORY_NAME)
+_FILES = (CONFIG_NAME, ENVIRONMENT_NAME, START_NAME, METRICS_NAME, HISTORY_NAME, ROLLBACKS_NAME, REPORT_NAME)
 _DIRECTORIES = (MODEL_DIRECTORY, TOKENIZER_DIRECTORY, TENSORBOARD_DIRECTORY)
 # what a run writes, and what a kill leaves of it
 _OWN_NAME = re.compile(
@@ -55,10 +62,34 @@ def newest_complete_checkpoint(run: str | Path) -> tuple[Path | None, list[str]]
     return None, passed_over
 
 
-def remove_old_checkpoints(run: str | Path, keep: int) -> None:
-    """Delete all but the newest ``keep`` checkpoints."""
-    for checkpoint in list_checkpoints(run)[:-keep] if keep > 0 else []:
-        shutil.rmtree(checkpoint, ignore_errors=True)
+def check_trainer_state(checkpoint: Path) -> None:
+    """Raise :class:`UserError` where a checkpoint's state, which agrees with its manifest, is none all the same."""
+    file = checkpoint / TRAINER_STATE_NAME
+    try:
+        state = TrainerState.load_from_json(str(file))
+        fits = state.global_step == checkpoint_step(checkpoint)
+        fits = fits and all(isinstance(line["step"], int) for line in state.log_history)
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        fits = False
+    if not fits:
+        raise UserError(f"{file} is not the state of this checkpoint; delete it, to go on from the one before.")
+
+
+def remove_old_checkpoints(run: str | Path, keep: int, held_out_losses: Mapping[int, float] | None = None) -> None:
+    """Delete all but the newest ``keep`` checkpoints and the best one.
+
+    Args:
+        run: the run's directory.
+        keep: 0 keeps all.
+        held_out_losses: optimiser step -> held-out loss; the best checkpoint is the one with the least of those that
+            were evaluated where they were saved.
+    """
+    checkpoints, losses = list_checkpoints(run), held_out_losses or {}
+    evaluated = [path for path in checkpoints if math.isfinite(losses.get(checkpoint_step(path), math.nan))]
+    best = min(evaluated, key=lambda path: losses[checkpoint_step(path)], default=None)
+    for checkpoint in checkpoints[:-keep] if keep > 0 else []:
+        if checkpoint != best:
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def find_model(run: str | Path) -> Path:

@@ -26,10 +26,25 @@ COMMANDS = {
     "corrupt": ("spanelectra.corruption", "write a trained generator's fake spans as discriminator features"),
     "export": ("spanelectra.export", "write plain Hugging Face models out of a run"),
     "quickstart": ("spanelectra.quickstart", "all of it in minutes, on text that every Python carries"),
-    "show": ("spanelectra.picture", "one sentence in the terminal: spans, fills and verdicts"),
+    "inspect": ("spanelectra.inspection.command", "look into a model at work on a sentence, or into its rows"),
+    "report": ("spanelectra.run_page", "one page about runs: health, curves, spans, scores"),
+    "finetune": ("spanelectra.finetuning.fine_tuning", "train an encoder for a task of your own, over several seeds"),
+    "evaluate": ("spanelectra.evaluation", "score a fine-tuned model on a file, or a run on any text"),
+    "export_onnx": ("spanelectra.onnx_export", "write an exported or fine-tuned model as ONNX"),
+    "probe": ("spanelectra.finetuning.probing", "minutes: what an encoder is good for, on a folder of tasks"),
 }
-# commands whose run is given without a flag: spanelectra export RUN --out_dir OUT
-TAKES_RUN = ("export", "show")
+# commands whose settings are a class -> its module and name
+SETTINGS = {
+    "pretrain": ("spanelectra.training_args", "PretrainingArguments"),
+    "finetune": ("spanelectra.finetuning.fine_tuning_args", "FineTuningArguments"),
+}
+# commands that take something without a flag -> its name, how often (as argparse says it), and what it is
+POSITIONAL: dict[str, tuple[str, str | None, str]] = {
+    "export": ("run", None, "directory of a `spanelectra pretrain` run, or a model saved there"),
+    "export_onnx": ("model", None, "directory of an exported or fine-tuned model"),
+    "inspect": ("text", "?", "the sentence; one of our own if left out"),
+    "report": ("runs", "+", "directories of runs, of pre-training or fine-tuning"),
+}
 
 
 def usage() -> str:
@@ -37,6 +52,14 @@ def usage() -> str:
     lines = ["usage: spanelectra COMMAND [--help] [OPTIONS]", "", "Span-level pre-training of text encoders.", ""]
     lines += [f"  {name:<12}{description}" for name, (_, description) in COMMANDS.items()]
     return "\n".join([*lines, "", "spanelectra COMMAND --help lists a command's options."])
+
+
+def _settings_class(command: str) -> Any:
+    """The class of a command's settings; ``None`` for one that takes them as arguments of its function."""
+    if command not in SETTINGS:
+        return None
+    module, name = SETTINGS[command]
+    return getattr(importlib.import_module(module), name)
 
 
 def _parser(command: str, function: Any) -> Any:
@@ -51,14 +74,14 @@ def _parser(command: str, function: Any) -> Any:
     parser = Parser(
         prog=f"spanelectra {command}", description=COMMANDS[command][1], print_config=None, allow_abbrev=False
     )
-    if command == "pretrain":
-        from spanelectra.training_args import PretrainingArguments
-
-        parser.add_class_arguments(PretrainingArguments, nested_key=None)
+    settings_class = _settings_class(command)
+    if settings_class is not None:
+        parser.add_class_arguments(settings_class, nested_key=None)
         parser.add_argument("--print_config", action="store_true", help="print the resolved settings as YAML and exit")
-    elif command in TAKES_RUN:
-        parser.add_argument("run", help="directory of a `spanelectra pretrain` run, or a model saved there")
-        parser.add_function_arguments(function, skip={"run"})
+    elif command in POSITIONAL:
+        name, count, meaning = POSITIONAL[command]
+        parser.add_argument(name, nargs=count, help=meaning)
+        parser.add_function_arguments(function, skip={name})
     else:
         parser.add_function_arguments(function)
     return parser
@@ -77,12 +100,7 @@ def _explain(message: str, parser: Any) -> str:
 
 def _kinds(command: str, function: Any) -> dict[str, Any]:
     """Flag -> the type of its value."""
-    if command == "pretrain":
-        from spanelectra.training_args import PretrainingArguments
-
-        kinds = get_type_hints(PretrainingArguments)
-    else:
-        kinds = get_type_hints(function)
+    kinds = get_type_hints(_settings_class(command) or function)
     return {f"--{name}": kind for name, kind in kinds.items() if name != "return"}
 
 
@@ -112,7 +130,7 @@ def _checked_text(text: str, kind: Any, flag: str) -> str:
     from spanelectra.recipe_files import checked_value
 
     options = [option for option in get_args(kind) if option is not type(None)]
-    if list[str] in options:
+    if list[str] in options and str in options:
         return text
     if len(options) < len(get_args(kind)):
         if text in ("null", "None"):
@@ -130,21 +148,21 @@ def _checked_text(text: str, kind: Any, flag: str) -> str:
     return json.dumps(value) if isinstance(value, (bool, list)) else str(value)
 
 
-def _run_pretrain(parser: Any, arguments: list[str], function: Any) -> Any:
-    """``--recipe`` sets defaults that flags override."""
+def _run_with_settings(command: str, parser: Any, arguments: list[str], function: Any) -> Any:
+    """A command whose settings are a class; ``--recipe`` of pretrain sets defaults that flags override."""
     from spanelectra.recipe_files import as_yaml, load_recipe
-    from spanelectra.training_args import PretrainingArguments
 
-    given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-    others = [flag for flag in given if flag not in ("--resume", "--quiet", "--help")]
-    # also where a flag repeats the default, which the settings would not show
-    if "--resume" in given and others:
-        raise UserError(f"--resume RUN goes without {', '.join(others)}: a resumed run keeps its own settings.")
-    for recipe in [word.removeprefix("--recipe=") for word in arguments if word.startswith("--recipe=")][-1:]:
-        parser.set_defaults(load_recipe(recipe))
+    if command == "pretrain":
+        given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
+        others = [flag for flag in given if flag not in ("--resume", "--quiet", "--help")]
+        # also where a flag repeats the default, which the settings would not show
+        if "--resume" in given and others:
+            raise UserError(f"--resume RUN goes without {', '.join(others)}: a resumed run keeps its own settings.")
+        for recipe in [word.removeprefix("--recipe=") for word in arguments if word.startswith("--recipe=")][-1:]:
+            parser.set_defaults(load_recipe(recipe))
     parsed = parser.parse_args(arguments)
-    names = [field.name for field in dataclasses.fields(PretrainingArguments)]
-    settings = PretrainingArguments(**{name: parsed[name] for name in names})
+    settings_class = _settings_class(command)
+    settings = settings_class(**{field.name: parsed[field.name] for field in dataclasses.fields(settings_class)})
     if parsed.print_config:
         print(as_yaml(settings.resolved()), end="")
         return None
@@ -167,8 +185,8 @@ def main(argv: list[str] | None = None) -> int:
         function = getattr(importlib.import_module(COMMANDS[command][0]), command)
         parser = _parser(command, function)
         rest = _checked_flags(rest, _kinds(command, function))
-        if command == "pretrain":
-            _run_pretrain(parser, rest, function)
+        if command in SETTINGS:
+            _run_with_settings(command, parser, rest, function)
         else:
             function(**vars(parser.parse_args(rest)))
     except UserError as error:

@@ -99,6 +99,16 @@ class SpanElectraConfig(PreTrainedConfig):
             raise UserError(f"objectives {', '.join(self.discriminator_objectives)} need a discriminator.")
         self._check_pair()
 
+    def check_size(self, weights_bytes: int) -> None:
+        """Raise :class:`UserError` for a far larger model than its weights are of, before memory is asked for."""
+        names = ("hidden_size", "intermediate_size", "num_hidden_layers", "vocab_size", "max_position_embeddings")
+        for encoder in filter(None, (self.generator_config, self.discriminator_config)):
+            hidden, inner, layers, vocabulary, positions = numbers = [getattr(encoder, name, 0) for name in names]
+            least = hidden * layers * (hidden + inner) + (vocabulary + positions) * min(hidden, 64)
+            if not 0 < least < 4 * weights_bytes:
+                listed = ", ".join(f"{name} {number}" for name, number in zip(names, numbers, strict=True))
+                raise UserError(f"a model of {listed} has other weights")
+
     def _check_pair(self) -> None:
         """Check what only a generator and a discriminator together can get wrong."""
         generator, discriminator = self.generator_config, self.discriminator_config

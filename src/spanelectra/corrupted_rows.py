@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,10 @@ class CorruptedRowsWriter:
             )
             for name, (width, dtype) in layout.items()
         }
+        for name in self._arrays if hasattr(os, "posix_fallocate") else ():
+            # a map of a file without its blocks would end the process where the disk is full
+            with open(directory / f"{split}.{name}.npy", "r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
         self._written = 0
 
     def write(self, batch: dict[str, Tensor], corrupted_ids: Tensor) -> None:

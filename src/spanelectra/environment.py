@@ -44,6 +44,15 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
+def has_bfloat16_units() -> bool:
+    """Whether this machine multiplies bfloat16 matrices in units of their own: a GPU's, or AMX in a processor."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    # torch 2.9 does not tell yet
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("amx_bf16", False))
+
+
 def process_rank() -> int:
     """Number of this process among those that torchrun started; 0 without torchrun."""
     return int(os.environ.get("RANK", "0"))

@@ -87,7 +87,7 @@ def export(
     model, tokenizer, source = open_run(run)
     metrics = _read_metrics(Path(run) / METRICS_NAME)
     summary: dict[str, Any] = {"run": str(run), "out_dir": str(out_dir), "checkpoint": f"{out_dir}/checkpoint"}
-    with write_directory(target, replace=overwrite) as partial, _silent_transformers():
+    with write_directory(target, replace=overwrite) as partial, silent_transformers():
         for name in PARTS:
             part = getattr(model, name)
             summary[name] = None
@@ -190,6 +190,8 @@ def stock_model(part: Part, dropout: float | None = None) -> PreTrainedModel:
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path, max_length: int) -> None:
     """Write a tokenizer beside its model, so that older releases open it too and it knows the longest input."""
+    # truncation that an earlier call asked for would be saved, and cut other people's texts
+    tokenizer.backend_tokenizer.no_truncation()
     tokenizer.save_pretrained(directory)
     configuration_path = directory / "tokenizer_config.json"
     configuration = json.loads(configuration_path.read_text(encoding="utf-8"))
@@ -197,6 +199,8 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path, max_leng
     if configuration.get("tokenizer_class") == "TokenizersBackend":
         configuration["tokenizer_class"] = "PreTrainedTokenizerFast"
     configuration["model_max_length"] = min(tokenizer.model_max_length, max_length)
+    # without it transformers 4 adds token types, which the model may not take
+    configuration["model_input_names"] = list(tokenizer.model_input_names)
     for loading_detail in ("is_local", "local_files_only", "name_or_path"):
         configuration.pop(loading_detail, None)
     write_json(configuration_path, configuration)
@@ -286,7 +290,7 @@ def _read_metrics(file: Path) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _silent_transformers() -> Iterator[None]:
+def silent_transformers() -> Iterator[None]:
     """Without transformers' own progress bars and remarks; the export says what matters."""
     verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()

@@ -7,7 +7,9 @@ compares with what needs no model at all: guessing by frequency, and saying 'ori
 from __future__ import annotations
 
 import math
+from collections import defaultdict, deque
 from dataclasses import dataclass
+from statistics import median
 
 
 @dataclass(frozen=True)
@@ -20,16 +22,23 @@ class HealthLimits:
             2,048 tokens for a small ModernBERT, over 1,000 for a small ELECTRA).
         unigram_margin: nats by which the MLM loss must be below the unigram cross-entropy.
         auc_margin: how far the AUC of replaced-token detection must be above 0.5.
+        spike_entries: lines of the log that a loss is compared with.
+        spike_ratio, spike_deviations: a spike is this many times their median, and as many standard deviations (by
+            the median absolute deviation) above it. In the runs of docs/results.md means rise 1.08 times and 2.0
+            deviations at most.
     """
 
     warm_up_steps: int = 400
     warm_up_progress: float = 0.5
     unigram_margin: float = 0.05
     auc_margin: float = 0.03
+    spike_entries: int = 20
+    spike_ratio: float = 1.3
+    spike_deviations: float = 6.0
 
 
 class HealthMonitor:
-    """Watches logged metrics; every kind of alarm sounds once.
+    """Watches logged metrics; every kind of alarm sounds once, but each spike of a loss has its own.
 
     Args:
         unigram_cross_entropy: nats a token of guessing by frequency on the held-out text; ``None`` if unknown.
@@ -51,6 +60,10 @@ class HealthMonitor:
         self.limits = limits or HealthLimits()
         self.alarms: list[str] = []
         self._sounded: set[str] = set()
+        self._largest_losses: defaultdict[str, deque[float]] = defaultdict(
+            lambda: deque(maxlen=self.limits.spike_entries)
+        )
+        self._spiking: set[str] = set()
 
     def check(self, step: int, metrics: dict[str, float], held_out: bool = True) -> list[str]:
         """Look at one line of the log; returns new alarms.
@@ -61,16 +74,7 @@ class HealthMonitor:
             held_out: whether they are of held-out rows. In training some masked tokens are shown, which any copyist
                 gets right, so only held-out losses are compared with guessing by frequency.
         """
-        found = []
-        for name, value in metrics.items():
-            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value):
-                found.append(
-                    (
-                        "non-finite",
-                        f"{name} is {value} at step {step}: training has diverged. Lower the learning rate, "
-                        "lengthen the warm-up, or turn bf16 off.",
-                    )
-                )
+        found = self._check_numbers(step, metrics) if held_out else self._check_spikes(step, metrics)
         if held_out and self._is_warm(step, 0):
             found += self._check_generator(step, metrics)
         if self._is_warm(step, self.discriminator_start):
@@ -82,6 +86,48 @@ class HealthMonitor:
             self._sounded.add(kind)
         self.alarms += new
         return new
+
+    def _check_numbers(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        return [
+            (
+                "non-finite",
+                f"{name} is {value} at step {step}: training has diverged. Lower the learning rate, lengthen the "
+                "warm-up, or turn bf16 off.",
+            )
+            # the one that is summed up from the others last
+            for name, value in sorted(metrics.items(), key=lambda item: item[0] == "loss")
+            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value)
+        ]
+
+    def _check_spikes(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        """Steps that were left out, and losses whose largest value since the last line is far above the usual."""
+        found, limits = [], self.limits
+        if metrics.get("nonfinite_steps"):
+            found.append(
+                (
+                    "left-out",
+                    f"{metrics['nonfinite_steps']:.0f} of {step} steps had a loss or a gradient that is not a number, "
+                    "and were left out. Lower the learning rate or lengthen the warm-up if there are more to come.",
+                )
+            )
+        for name in ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss"):
+            largest, before = metrics.get(f"{name}_max", math.nan), self._largest_losses[name]
+            if not math.isfinite(largest):
+                continue
+            usual = median(before) if len(before) >= limits.spike_entries // 4 else math.inf
+            deviation = 1.4826 * median(abs(value - usual) for value in before) if math.isfinite(usual) else 0.0
+            is_spike = largest > max(limits.spike_ratio * usual, usual + limits.spike_deviations * deviation)
+            if is_spike and name not in self._spiking:
+                found.append(
+                    (
+                        f"spike of {name} at {step}",
+                        f"{name} rose to {largest:.3f} before step {step}, from {usual:.3f} at most as a rule. "
+                        "If it does not come down, lower the learning rate, or clip at a smaller --max_grad_norm.",
+                    )
+                )
+            self._spiking = self._spiking | {name} if is_spike else self._spiking - {name}
+            before.append(largest)
+        return found
 
     def _is_warm(self, step: int, start: int) -> bool:
         done, share = step - start, (step - start) / max(1, self.max_steps - start)

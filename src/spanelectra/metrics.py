@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import torch
@@ -48,15 +49,21 @@ class PretrainingMetrics:
     logits, by SBGO's for ``sbgo_accuracy``) is right, ``generator_entropy`` the mean entropy in nats of the MLM
     distribution, ``replaced_rate`` the share of masked tokens that sampling changed. ``ato_…`` are over all tokens,
     ``ato_masked_…`` over masked ones, ``sbpo_…`` over masked and decoy spans, ``sbpo_masked_…`` over masked spans.
+
+    Args:
+        training: leave out what is not a number, for such a step is skipped, and add to each loss the largest of its
+            batches, as ``…_loss_max``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, training: bool = False) -> None:
+        self.training = training
         self._losses: defaultdict[str, list[Tensor]] = defaultdict(list)
         self._sums: defaultdict[str, list[Tensor]] = defaultdict(list)
         self._detections: defaultdict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
 
     def update_losses(self, output: SpanElectraOutput) -> None:
-        """Remember the losses of one batch; costs nothing on the device."""
+        """Remember the losses of one batch, ``loss`` for their weighted sum; costs nothing on the device."""
+        self._losses["loss"].append(output.loss.detach())
         for name, loss in output.losses.items():
             self._losses[f"{name}_loss"].append(loss.detach())
 
@@ -107,15 +114,29 @@ class PretrainingMetrics:
 
     def compute(self) -> dict[str, float]:
         """Metrics of everything gathered since the last :meth:`reset`; an empty dictionary if nothing was."""
-        metrics = {name: torch.stack(values).float().mean().item() for name, values in self._losses.items()}
+        metrics: dict[str, float] = {}
+        for name, batches in self._losses.items():
+            losses = torch.stack(batches).float()
+            if self.training:
+                losses = losses[losses.isfinite()]
+                metrics[f"{name}_max"] = losses.max().item() if losses.numel() else math.nan
+            metrics[name] = losses.mean().item()
         for name, parts in self._sums.items():
             values = torch.cat(parts)
+            if self.training:
+                values = values[values.isfinite()]
             if values.numel():
                 metrics[name] = values.mean().item()
         for prefix, pairs in self._detections.items():
             logits, replaced = (torch.cat([pair[index] for pair in pairs]) for index in (0, 1))
+            if self.training:
+                logits, replaced = logits[logits.isfinite()], replaced[logits.isfinite()]
             metrics.update(detection_metrics(prefix, logits, replaced))
         return metrics
+
+    def nonfinite_losses(self) -> list[str]:
+        """Names of the losses that were not a number in some batch since the last :meth:`reset`."""
+        return [name for name, batches in self._losses.items() if not torch.stack(batches).isfinite().all()]
 
     def reset(self) -> None:
         """Forget everything gathered."""

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.checkpointing import TOKENIZER_DIRECTORY, find_model
 from spanelectra.configuration_spanelectra import SpanElectraConfig
+from spanelectra.data.cooccurrence import cooccurrence_embeddings
 from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
 from spanelectra.encoder_families import encoder_of, make_encoder_config, scale_encoder_config
 from spanelectra.errors import UserError
@@ -203,6 +208,9 @@ def _discriminator_model(
     if settings.generator and trained is not None:
         check_generator_fits(settings.generator, trained, tokenizer, length)
     generator_config = trained.generator.config if trained is not None and trained.generator is not None else None
+    if generator_config is not None and not settings.init_from and not settings.has_chosen_shape():
+        encoder = copy.deepcopy(generator_config)
+        report(f"discriminator: the generator's shape ({encoder.num_hidden_layers} layers of {encoder.hidden_size})")
     config = SpanElectraConfig(
         generator_config=generator_config if draws_samples else None,
         discriminator_config=encoder,
@@ -234,6 +242,39 @@ def copy_generator(trained: SpanElectraGenerator, target: SpanElectraGenerator) 
         if trained.span_boundary_head is None:
             raise UserError("sampling_source needs a generator trained with SBGO; this one was not. Sample from mlm.")
         target.span_boundary_head.load_state_dict(trained.span_boundary_head.state_dict())
+
+
+@torch.no_grad()
+def start_from_cooccurrence(
+    model: SpanElectraForPreTraining, input_ids: NDArray[np.integer[Any]], special_ids: Collection[int], seed: int
+) -> str:
+    """Fill the token embeddings with what tokens occur together; those that do not occur keep their fresh vectors.
+
+    Args:
+        model: fresh; embeddings that generator and discriminator share are filled once.
+        input_ids: (rows, length) training rows.
+        special_ids: tokens left as they are.
+        seed: of the decomposition.
+
+    Returns:
+        What was filled, in a sentence.
+    """
+    tables = [
+        (table, stock.config.initializer_range)
+        for stock in _stock_models(model)
+        if isinstance(table := stock.get_input_embeddings(), nn.Embedding)
+    ]
+    sizes = [table.embedding_dim for table, _ in tables]
+    vectors = cooccurrence_embeddings(
+        input_ids, tables[0][0].num_embeddings, max(sizes), ignored_ids=special_ids, seed=seed
+    )
+    found = torch.from_numpy(vectors)
+    occurring = found.abs().sum(dim=1) > 0
+    for table, scale in tables:
+        # the leading columns are the narrower decomposition
+        columns = found[occurring, : table.embedding_dim]
+        table.weight[occurring] = (columns / columns.std() * scale).to(table.weight)
+    return f"embeddings: {int(occurring.sum()):,} of {len(found):,} tokens start from what they occur with"
 
 
 def compile_encoders(model: SpanElectraForPreTraining) -> str | None:

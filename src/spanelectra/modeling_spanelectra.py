@@ -260,7 +260,13 @@ class SpanElectraForPreTraining(nn.Module):
                 f"{config_file}: model_type is '{model_type}', not '{SpanElectraConfig.model_type}'. A plain Hugging "
                 "Face encoder starts a run with --init_from."
             )
-        model = cls(SpanElectraConfig.from_pretrained(directory))
+        try:
+            config = SpanElectraConfig.from_pretrained(directory)
+            config.check_size(weights_file.stat().st_size)
+            model = cls(config)
+        except Exception as error:  # configurations and encoders raise what they like
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(f"{config_file} does not describe the model of {WEIGHTS_NAME} ({reason}).") from error
         model.load_weights(weights_file)
         return model
 

@@ -36,7 +36,9 @@ def orthogonalise(matrix: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Momentum orthogonalised by Newton-Schulz for groups marked ``muon``; AdamW for the other groups.
 
-    One optimiser for both, so that schedulers, clipping and checkpoints of the Hugging Face trainer see one.
+    One optimiser for both, so that schedulers, clipping and checkpoints of the Hugging Face trainer see one. Like
+    torch's fused optimisers it leaves everything as it was in a step for which its attribute ``found_inf`` (a scalar
+    tensor) is not 0, without asking the device.
 
     Args:
         groups: parameter groups; a group with ``muon=True`` holds two-dimensional parameters only.
@@ -68,15 +70,16 @@ class Muon(torch.optim.Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        found_inf: Tensor | None = getattr(self, "found_inf", None)
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
             if group["muon"]:
-                self._muon_step(parameters, group)
+                self._muon_step(parameters, group, None if found_inf is None else found_inf.bool())
             elif parameters:
-                self._adamw_step(parameters, group)
+                self._adamw_step(parameters, group, found_inf)
         return loss
 
-    def _muon_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _muon_step(self, parameters: list[Tensor], group: dict[str, Any], skipped: Tensor | None) -> None:
         # matrices of one shape are orthogonalised together
         by_shape: dict[torch.Size, list[Tensor]] = {}
         for parameter in parameters:
@@ -89,15 +92,15 @@ class Muon(torch.optim.Optimizer):
                     state["momentum_buffer"] = torch.zeros_like(parameter)
                 buffer, gradient = state["momentum_buffer"], parameter.grad
                 assert gradient is not None
-                buffer.lerp_(gradient, 1 - group["momentum"])
+                _assign(buffer, buffer.lerp(gradient, 1 - group["momentum"]), skipped)
                 updates.append(gradient.lerp(buffer, group["momentum"]))
             # tall matrices get the larger step that keeps their outputs' scale
             scale = max(1.0, shape[0] / shape[1]) ** 0.5
             for parameter, update in zip(same, orthogonalise(torch.stack(updates)), strict=True):
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(update, alpha=-group["lr"] * scale)
+                decayed = parameter.mul(1 - group["lr"] * group["weight_decay"])
+                _assign(parameter, decayed.add_(update, alpha=-group["lr"] * scale), skipped)
 
-    def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
+    def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any], found_inf: Tensor | None) -> None:
         for parameter in parameters:
             state = self.state[parameter]
             if not state:
@@ -114,6 +117,7 @@ class Muon(torch.optim.Optimizer):
             [],
             [state["step"] for state in states],
             fused=group["fused"],
+            found_inf=found_inf,
             amsgrad=False,
             beta1=beta1,
             beta2=beta2,
@@ -122,6 +126,11 @@ class Muon(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+def _assign(target: Tensor, value: Tensor, skipped: Tensor | None) -> None:
+    """Set ``target`` to ``value``, or leave it where the scalar ``skipped`` says so."""
+    target.copy_(value if skipped is None else torch.where(skipped, target, value))
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, muon_learning_rate: float | None) -> list[dict[str, Any]]:

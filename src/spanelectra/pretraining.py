@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import math
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from transformers import TrainingArguments
 from transformers.utils import logging as transformers_logging
 
+from spanelectra.atomic_files import disk_is_full
 from spanelectra.callbacks import (
     HealthCallback,
     HistoryCallback,
@@ -25,12 +28,22 @@ from spanelectra.callbacks import (
 from spanelectra.checkpointing import HISTORY_NAME, TENSORBOARD_DIRECTORY, checkpoint_step
 from spanelectra.console import make_console, say, sound_alarm
 from spanelectra.data.training_rows import ShuffledRows
+from spanelectra.data.word_starts import word_start_table
 from spanelectra.environment import process_rank
+from spanelectra.finetuning.probe_callback import ProbeCallback
 from spanelectra.health import HealthMonitor
-from spanelectra.model_building import build_model, compile_encoders, enable_gradient_checkpointing
+from spanelectra.model_building import (
+    build_model,
+    compile_encoders,
+    enable_gradient_checkpointing,
+    start_from_cooccurrence,
+)
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.numerical_safety import NumericalBreakdown, NumericalSafetyCallback, read_rollbacks, roll_back
+from spanelectra.report.page import write_report
 from spanelectra.run_data import RunData, read_data, with_step_budget
 from spanelectra.run_directory import (
+    advice_for_full_disk,
     alarms_at_start,
     check_run_directory,
     finished_metrics,
@@ -39,6 +52,7 @@ from spanelectra.run_directory import (
     start_run_directory,
 )
 from spanelectra.run_report import describe_run, save_results
+from spanelectra.several_processes import connect_processors, lost_process, means_lost_process
 from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
 
@@ -56,8 +70,29 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     Raises:
         UserError: for settings, data or directories that do not fit; nothing is overwritten then.
         RunStopped: after SIGTERM or Ctrl-C, with a checkpoint written.
-        TrainingDiverged: where a loss is no longer a number.
+        TrainingDiverged: where loss or gradient are no numbers any more, however often the run goes back.
+        ProcessLost: where another process of the run has ended.
+        OSError: with ``ENOSPC`` and a sentence, where the disk is full; the last complete checkpoint is there.
     """
+    while True:
+        try:
+            return _pretrain(arguments)
+        except NumericalBreakdown as caught:
+            # its trace holds the model, whose memory the next one needs
+            breakdown = caught.with_traceback(None)
+        except Exception as error:
+            run = Path(arguments.resume or arguments.out_dir).expanduser().resolve()
+            if means_lost_process(error):
+                raise lost_process(error, run) from error
+            if disk_is_full(error):
+                raise OSError(errno.ENOSPC, advice_for_full_disk(run)) from error
+            raise
+        roll_back(breakdown)
+        arguments = PretrainingArguments(resume=str(breakdown.run), quiet=arguments.quiet)
+
+
+def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
+    """A session of a run, from its start or a checkpoint to its end or a numerical breakdown."""
     # of several processes the first one speaks and writes
     is_first = process_rank() == 0
     console = make_console(arguments.quiet or not is_first)
@@ -76,7 +111,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     data = read_data(settings)
     settings = with_step_budget(settings, data.length)
     if arguments.resume:
-        alarms = alarms_at_start(settings, data)
+        alarms = [*alarms_at_start(settings, data), *(entry["sentence"] for entry in read_rollbacks(run))]
     else:
         alarms = settings.settings_without_effect(corrupted_data=data.corrupted)
     model = _model_of_run(settings, data, checkpoint, console)
@@ -106,16 +141,20 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
             monitor.check(line["step"], unprefixed(line), held_out="eval_loss" in line)
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except BaseException:
+    except BaseException as error:
         # a bar that nobody ends hides the cursor and draws over the error
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
-        raise
+        if stopper.received is None or not isinstance(error, NumericalBreakdown):
+            raise
     finally:
         stopper.restore()
     if stopper.received is not None:
         say(console, f"stopped at step {trainer.state.global_step}; go on with: spanelectra pretrain --resume {run}")
         raise RunStopped(stopper.received)
-    return save_results(run, settings, model, data, trainer, monitor, console)
+    results = save_results(run, settings, model, data, trainer, monitor, console)
+    if is_first and settings.report:
+        write_report(run, console)
+    return results
 
 
 def _model_of_run(
@@ -126,6 +165,9 @@ def _model_of_run(
         model = build_model(
             settings, data.tokenizer, data.length, functools.partial(say, console), corrupted_data=data.corrupted
         )
+        if settings.embedding_init == "cooccurrence" and data.input_ids is not None and not settings.has_weights():
+            special_ids = np.flatnonzero(word_start_table(data.tokenizer).special_ids)
+            say(console, start_from_cooccurrence(model, data.input_ids, special_ids, settings.seed))
         if settings.stage == "discriminator" and not settings.generator and not settings.init_from:
             say(console, "discriminator: fresh weights (pass --generator to start from its weights)")
         return model
@@ -150,6 +192,8 @@ def build_trainer(
     run = Path(settings.out_dir)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / TENSORBOARD_DIRECTORY)
     has_gpu = torch.cuda.is_available()
+    if not has_gpu:
+        connect_processors(settings.ddp_timeout)
     bf16 = settings.bf16 == "true" or (settings.bf16 == "auto" and has_gpu and torch.cuda.is_bf16_supported())
     evaluates = settings.eval_steps > 0 and data.held_out_rows > 0
     scheduler_settings: dict[str, Any] = {}
@@ -182,6 +226,7 @@ def build_trainer(
         train_sampling_strategy="sequential",
         remove_unused_columns=False,
         label_names=[],
+        ddp_timeout=settings.ddp_timeout,
         # heads rest while their weight is 0, and a prediction head rests where only the boundary head trains
         ddp_find_unused_parameters=True,
         disable_tqdm=True,
@@ -192,7 +237,7 @@ def build_trainer(
         args._n_gpu = 1
         say(console, f"one GPU is used; all of them: torchrun --nproc_per_node {torch.cuda.device_count()} …")
     rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
-    return SpanElectraTrainer(
+    trainer = SpanElectraTrainer(
         model=model,
         args=args,
         settings=settings,
@@ -208,3 +253,9 @@ def build_trainer(
             HealthCallback(monitor, console),
         ],
     )
+    trainer.add_callback(NumericalSafetyCallback(trainer))
+    if settings.probe_tasks:
+        trainer.add_callback(
+            ProbeCallback(trainer, data.tokenizer, settings.probe_tasks, settings.probe_steps, console, monitor.alarms)
+        )
+    return trainer

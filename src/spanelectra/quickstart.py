@@ -90,7 +90,7 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
     from spanelectra.data.packing import prepare
     from spanelectra.data.tokenization import vocab
     from spanelectra.export import export
-    from spanelectra.picture import show
+    from spanelectra.inspection.command import inspect as look_into
     from spanelectra.pretraining import pretrain
     from spanelectra.recipe_files import load_recipe
     from spanelectra.training_args import PretrainingArguments
@@ -133,11 +133,11 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
     console.rule("5. export")
     export(paths["run"], paths["export"], overwrite=True)
     console.rule("6. one sentence")
-    show(paths["run"], SENTENCE, seed=seed)
+    look_into(SENTENCE, paths["run"], terminal=True, seed=seed)
     console.rule("7. did it learn?")
     metrics["learned"] = judge(metrics, console)
     console.print(
-        f"the encoder to keep: {target / 'export' / 'discriminator'}   curves: tensorboard --logdir {paths['run']}",
+        f"the encoder to keep: {target / 'export' / 'discriminator'}   curves: {paths['run']}/report.html",
         highlight=False,
     )
     return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -15,6 +16,7 @@ import yaml
 from spanelectra.errors import UserError, did_you_mean
 from spanelectra.schedules import Schedule
 
+LONGEST_VALUE = 1000
 RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
 
 # What a number must be -> whether it is, and which settings.
@@ -22,19 +24,25 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "at least 1": (
         lambda number: number >= 1,
         "max_steps max_tokens per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
-        "logging_steps eval_rows save_total_limit num_hidden_layers max_position_embeddings span_position_size",
+        "logging_steps eval_rows probe_steps save_total_limit max_nonfinite_steps ddp_timeout num_hidden_layers "
+        "max_position_embeddings span_position_size "
+        "max_train_examples batch_size eval_batch_size evaluations_per_epoch seeds max_answer_length n_best",
     ),
     "0 or more": (
         lambda number: number >= 0,
-        "weight_decay max_grad_norm dataloader_num_workers eval_steps save_steps",
+        "weight_decay max_grad_norm max_rollbacks dataloader_num_workers eval_steps save_steps patience",
     ),
-    "above 0": (lambda number: number > 0, "learning_rate muon_learning_rate adam_epsilon sampling_temperature"),
-    "above 0 and at most 1": (lambda number: 0 < number <= 1, "span_length_probability generator_size generator_depth"),
+    "above 0": (lambda number: number > 0, "learning_rate muon_learning_rate adam_epsilon sampling_temperature epochs"),
+    "above 0 and at most 1": (
+        lambda number: 0 < number <= 1,
+        "span_length_probability generator_size generator_depth layerwise_lr_decay",
+    ),
     "a fraction from 0 to below 1": (
         lambda number: 0 <= number < 1,
         "warmup_ratio generator_head_start dropout decay_ratio adam_beta1 adam_beta2",
     ),
     "from 1 to 1000": (lambda number: 1 <= number <= 1000, "max_span_length"),
+    "8 or more": (lambda number: number >= 8, "max_length"),
     "from 0 to 4294967295": (lambda number: 0 <= number < 2**32, "seed"),
 }
 
@@ -101,7 +109,7 @@ def check_ranges(settings: Any) -> None:
     """Raise :class:`UserError` for a number, of settings of the right types, that is out of range."""
     for range_, (is_inside, names) in RANGES.items():
         for name in names.split():
-            value = getattr(settings, name)
+            value = getattr(settings, name, None)
             if value is not None and not is_inside(value):
                 raise UserError(f"{name} must be {range_}, got {value}.")
 
@@ -122,9 +130,12 @@ def load_recipe(recipe: str, children: tuple[str, ...] = ()) -> dict[str, Any]:
     from spanelectra.training_args import PretrainingArguments
 
     path = RECIPES_DIRECTORY / f"{recipe}.yaml"
-    if not path.is_file():
-        path = Path(recipe)
-    if not path.is_file():
+    try:
+        path = path if path.is_file() else Path(recipe)
+        is_file = path.is_file()
+    except (OSError, ValueError):  # too long for a name, or with a NUL in it
+        is_file = False
+    if not is_file:
         names = sorted(file.stem for file in RECIPES_DIRECTORY.glob("*.yaml"))
         raise UserError(
             f"--recipe {recipe}: neither a file nor a shipped recipe ({', '.join(names)}).{did_you_mean(recipe, names)}"
@@ -133,16 +144,25 @@ def load_recipe(recipe: str, children: tuple[str, ...] = ()) -> dict[str, Any]:
     known: dict[str, Any] = {"extends": str | None, **get_type_hints(PretrainingArguments)}
     for name, value in settings.items():
         if name not in known:
-            raise UserError(f"{path}: unknown field '{name}'.{did_you_mean(str(name), known)}")
+            raise UserError(f"{path}: unknown field '{str(name)[:100]}'.{did_you_mean(str(name)[:100], known)}")
+        _check_plain(value, f"{path}: {name}")
         settings[name] = checked_value(value, known[name], f"{path}: {name}")
     parent = settings.pop("extends", None)
     if parent is None:
         return settings
     if len(children) > 8:
         raise UserError(f"{path}: recipes extend one another in a circle ({' -> '.join(children)}).")
-    if (path.parent / parent).is_file():
-        parent = str(path.parent / parent)
+    with contextlib.suppress(OSError):  # a name that is too long for a file is none
+        if (path.parent / parent).is_file():
+            parent = str(path.parent / parent)
     return {**load_recipe(parent, (*children, recipe)), **settings}
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Refuse what YAML's references make endless when it is written out."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, (list, dict)) or len(str(item)) > LONGEST_VALUE:
+            raise UserError(f"{where}: a setting is a number, a text of {LONGEST_VALUE} characters, or a list of them.")
 
 
 def _read_yaml(path: Path) -> dict[Any, Any]:
@@ -154,6 +174,9 @@ def _read_yaml(path: Path) -> dict[Any, Any]:
         raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from error
+    except (ValueError, RecursionError, IndexError) as error:
+        # a date that is none, a list in lists without end, and what the parser itself stumbles over
+        raise UserError(f"{path}: not a recipe ({error}).") from error
     if not isinstance(settings, dict):
         raise UserError(f"{path}: a recipe is a list of 'field: value' lines.")
     return settings

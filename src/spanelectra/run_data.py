@@ -7,7 +7,10 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -36,6 +39,7 @@ class RunData:
         collate_held_out: the same for them; ``None`` without any.
         unigram_cross_entropy: nats a token of guessing by frequency on held-out text; ``None`` if unknown.
         corrupted: whether the rows hold fake spans already.
+        input_ids: (rows, length) token ids of the training rows, memory-mapped; ``None`` for corrupted ones.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -46,6 +50,7 @@ class RunData:
     collate_held_out: Collate | None
     unigram_cross_entropy: float | None
     corrupted: bool = False
+    input_ids: NDArray[np.integer[Any]] | None = None
 
 
 def read_data(settings: PretrainingArguments) -> RunData:
@@ -68,6 +73,7 @@ def read_data(settings: PretrainingArguments) -> RunData:
         held_out_rows=min(len(held_out), settings.eval_rows),
         collate_held_out=build_collator(held_out, settings, held_out=True) if len(held_out) else None,
         unigram_cross_entropy=unigram,
+        input_ids=rows.input_ids,
     )
 
 

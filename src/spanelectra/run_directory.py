@@ -17,6 +17,7 @@ from spanelectra.checkpointing import (
     METRICS_NAME,
     START_NAME,
     TOKENIZER_DIRECTORY,
+    check_trainer_state,
     checkpoint_step,
     holds_run,
     newest_complete_checkpoint,
@@ -27,8 +28,10 @@ from spanelectra.data.output_directory import check_output_directory
 from spanelectra.data.tokenization import tokenizer_fingerprint
 from spanelectra.environment import describe_environment, process_count
 from spanelectra.errors import UserError
+from spanelectra.numerical_safety import learning_rate_factor
 from spanelectra.recipe_files import RECIPES_DIRECTORY, as_yaml, load_recipe
 from spanelectra.run_data import RunData
+from spanelectra.several_processes import rearranged
 from spanelectra.training_args import PretrainingArguments
 
 _INPUTS = ("data", "generator", "init_from", "init_generator_from")
@@ -117,7 +120,7 @@ def settings_to_resume(arguments: PretrainingArguments, console: Console) -> tup
     """The settings of an interrupted run and its newest complete checkpoint, ``None`` if it wrote none yet.
 
     Raises:
-        UserError: where there is no run, other settings are given, or it had another number of processes.
+        UserError: where there is no run, other settings are given, or there are processes that cannot share a step.
     """
     assert arguments.resume is not None
     run = Path(arguments.resume).expanduser().resolve()
@@ -127,15 +130,23 @@ def settings_to_resume(arguments: PretrainingArguments, console: Console) -> tup
     settings = PretrainingArguments(**load_recipe(str(run / CONFIG_NAME)))
     # the run may have been moved since
     settings.out_dir = str(run)
+    factor = learning_rate_factor(run)
+    settings.learning_rate *= factor
+    settings.muon_learning_rate *= factor
     started = _read_json(run / ENVIRONMENT_NAME).get("processes", process_count())
     if started != process_count():
-        raise UserError(
-            f"--resume {run}: it was started with {started} process(es), not {process_count()}, and would see other "
-            f"rows. Resume it with as many: torchrun --nproc_per_node {started} -m spanelectra.cli pretrain …"
+        settings = rearranged(settings, started)
+        say(
+            console,
+            f"{started} process(es) started the run, {process_count()} go on, with the same rows in every step: "
+            f"--per_device_train_batch_size {settings.per_device_train_batch_size} "
+            f"--gradient_accumulation_steps {settings.gradient_accumulation_steps}",
         )
     checkpoint, passed_over = newest_complete_checkpoint(run)
     for sentence in passed_over:
         say(console, sentence)
+    if checkpoint is not None:
+        check_trainer_state(checkpoint)
     say(console, f"resuming {run} from {checkpoint.name if checkpoint else 'its start: no checkpoint was written'}")
     return settings, checkpoint
 
@@ -176,6 +187,16 @@ def finished_metrics(settings: PretrainingArguments, checkpoint: Path | None) ->
     if checkpoint is None or checkpoint_step(checkpoint) < settings.max_steps or not metrics.is_file():
         return None
     return _read_json(metrics)
+
+
+def advice_for_full_disk(run: Path) -> str:
+    """What to do, in words, where a run ended because the disk is full."""
+    sentence = f"no space left on the disk of {run}. Free some"
+    if not (run / CONFIG_NAME).is_file():
+        return f"{sentence} and start again, with --overwrite."
+    checkpoint, _ = newest_complete_checkpoint(run)
+    left = f"{checkpoint.name} is complete" if checkpoint else "no checkpoint was written yet"
+    return f"{sentence} and go on with `spanelectra pretrain --resume {run}`: {left}."
 
 
 def _read_json(file: Path) -> dict[str, Any]:

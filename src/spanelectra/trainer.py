@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,10 +18,18 @@ from transformers.trainer import TRAINER_STATE_NAME
 from spanelectra.atomic_files import write_directory
 from spanelectra.checkpointing import remove_old_checkpoints
 from spanelectra.data.training_rows import RowBatch, RowsInOrder
+from spanelectra.errors import UserError
 from spanelectra.flops import measure_peak_flops, row_training_flops
 from spanelectra.metrics import PretrainingMetrics
 from spanelectra.modeling_spanelectra import WEIGHTS_NAME, SpanElectraForPreTraining, SpanElectraOutput
+from spanelectra.numerical_safety import (
+    NonFiniteSteps,
+    break_gradient_of_broken_loss,
+    nonfinite_counts,
+    set_learning_rates,
+)
 from spanelectra.optimization import build_optimizer
+from spanelectra.several_processes import wait_for_all
 from spanelectra.training_args import PretrainingArguments
 
 # Heads' verdicts are gathered every so many micro-batches: reading all logits once more costs some 2% of a step.
@@ -49,6 +58,7 @@ class SpanElectraTrainer(Trainer):
 
     model: SpanElectraForPreTraining
     optimizer: Any
+    lr_scheduler: Any
     control: Any
 
     def __init__(
@@ -67,7 +77,7 @@ class SpanElectraTrainer(Trainer):
         self.collate_evaluation = collate_evaluation
         self.length = length
         self.weight_schedules = settings.loss_weight_schedules()
-        self.train_metrics = PretrainingMetrics()
+        self.train_metrics = PretrainingMetrics(training=True)
         self._micro_batches = self._positions = 0
         self._known_row_flops: dict[tuple[int, bool], float] = {}
         super().__init__(
@@ -79,6 +89,7 @@ class SpanElectraTrainer(Trainer):
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
+        self.nonfinite_steps = NonFiniteSteps(args.device)
         self.tokens_per_step = (
             args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size * length
         )
@@ -110,7 +121,16 @@ class SpanElectraTrainer(Trainer):
         if self._micro_batches % METRICS_INTERVAL == 0:
             self.train_metrics.update(output, *_scored(inputs))
         self._micro_batches += 1
-        return (output.loss, output) if return_outputs else output.loss
+        loss = break_gradient_of_broken_loss(output.loss)
+        return (loss, output) if return_outputs else loss
+
+    def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
+        """The gradient's norm; a step for which it is not a number is left out by the optimiser."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # accelerate's wrapper has the optimiser inside
+        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
+        optimizer.found_inf = self.nonfinite_steps.update(norm)
+        return norm
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
         """AdamW or Muon as the settings say."""
@@ -153,19 +173,24 @@ class SpanElectraTrainer(Trainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add metrics and throughput of the steps since the last entry."""
         if "loss" in logs:
+            # the loss, too: of the steps that were numbers
             logs.update(self._mean_over_processes(self.train_metrics.compute()))
             self.train_metrics.reset()
+            logs["nonfinite_steps"] = self.nonfinite_steps.total
+            if self.nonfinite_steps.in_a_row:
+                logs["nonfinite_steps_in_a_row"] = self.nonfinite_steps.in_a_row
             logs.update(self._throughput())
         super().log(logs, start_time)
 
     def _mean_over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
-        """Losses as means over all processes, as the logged ``loss`` is; what heads say is the first process's."""
-        names = sorted(name for name in metrics if name.endswith("_loss"))
+        """Losses as means over the processes where they are numbers; what heads say is the first process's."""
+        names = sorted(name for name in metrics if name == "loss" or name.endswith("_loss"))
         if self.args.world_size == 1 or not names:
             return metrics
         losses = torch.tensor([metrics[name] for name in names], device=self.args.device)
-        torch.distributed.all_reduce(losses)
-        means = (losses / self.args.world_size).tolist()
+        sums = torch.stack([losses.nan_to_num(), losses.isfinite().float()])
+        torch.distributed.all_reduce(sums)
+        means = (sums[0] / sums[1]).tolist()
         return {**metrics, **dict(zip(names, means, strict=True))}
 
     def wall_seconds(self) -> float:
@@ -188,15 +213,16 @@ class SpanElectraTrainer(Trainer):
         return values
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """One micro-batch, its dropout seeded by (seed, process, micro-batch) like every other draw.
+        """One micro-batch, its dropout seeded by (seed, number of the micro-batch in the run) like every other draw.
 
-        So neither loader processes nor resuming change anything, and no generator's state needs to be kept.
+        So neither loader processes nor resuming, on however many processes, change anything, and no generator's state
+        needs to be kept.
         """
         if self._window_start is None:
             # the first one starts the clock, so that start-up does not count as slow training
             self._window_start = (time.perf_counter(), self.state.global_step, float(self.state.total_flos))
             self._micro_batches = self.state.global_step * self.args.gradient_accumulation_steps
-        key = (self.args.seed, self.args.process_index, self._micro_batches)
+        key = (self.args.seed, 0, self._micro_batches * self.args.world_size + self.args.process_index)
         torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1))
         return super().training_step(*args, **kwargs)
 
@@ -215,7 +241,7 @@ class SpanElectraTrainer(Trainer):
         model = self.model
         was_training = model.training
         model.eval()
-        metrics, total = PretrainingMetrics(), []
+        metrics = PretrainingMetrics()
         size = self.args.per_device_eval_batch_size
         weights = self.loss_weights(self.args.max_steps)
         for first in range(0, len(dataset), size):
@@ -225,10 +251,8 @@ class SpanElectraTrainer(Trainer):
                 output = model(**inputs, loss_weights=weights)
             metrics.update_losses(output)
             metrics.update(output, *_scored(inputs))
-            total.append(output.loss)
         model.train(was_training)
-        results = {f"{metric_key_prefix}_loss": torch.stack(total).mean().item()}
-        results.update({f"{metric_key_prefix}_{name}": value for name, value in metrics.compute().items()})
+        results = {f"{metric_key_prefix}_{name}": value for name, value in metrics.compute().items()}
         results["tokens"] = float(self.state.global_step * self.tokens_per_step)
         self.log(dict(results))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
@@ -241,16 +265,42 @@ class SpanElectraTrainer(Trainer):
         run = Path(self.args.output_dir)
         checkpoint = run / f"checkpoint-{self.state.global_step}"
         self.store_flos()
-        if self.args.world_size > 1:
-            torch.distributed.barrier()
         if self.args.should_save:
             with write_directory(checkpoint, replace=True) as partial:
                 self.model.save_pretrained(partial)
-                torch.save(self.optimizer.state_dict(), partial / "optimizer.pt")
-                torch.save(self.lr_scheduler.state_dict(), partial / "scheduler.pt")
+                for name, part in (("optimizer.pt", self.optimizer), ("scheduler.pt", self.lr_scheduler)):
+                    # into a file of Python's, whose errors tell a full disk
+                    with open(partial / name, "wb") as stream:
+                        torch.save(part.state_dict(), stream)
                 self.state.save_to_json(str(partial / TRAINER_STATE_NAME))
-            remove_old_checkpoints(run, self.settings.save_total_limit)
+            losses = {line["step"]: line["eval_loss"] for line in self.state.log_history if "eval_loss" in line}
+            remove_old_checkpoints(run, self.settings.save_total_limit, losses)
+        # the others would wait in the next step, less patiently
+        wait_for_all()
         self._seconds_outside_training += time.perf_counter() - start
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """Load both; learning rates are the settings' even where the checkpoint was written at higher ones."""
+        wanted = list(self.lr_scheduler.base_lrs)
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        except (
+            pickle.UnpicklingError,
+            RuntimeError,
+            EOFError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise UserError(
+                f"{checkpoint}: its optimiser or schedule does not open ({reason}); delete this checkpoint, to go on "
+                "from the one before."
+            ) from error
+        self.nonfinite_steps = NonFiniteSteps(self.args.device, *nonfinite_counts(self.state.log_history))
+        if self.lr_scheduler.base_lrs != wanted:
+            set_learning_rates(self.lr_scheduler, self.optimizer, wanted)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: torch.nn.Module | None = None) -> None:
         """Load the weights strictly: a key that does not match is an error, not a warning."""

@@ -32,6 +32,9 @@ METHODS: dict[str, dict[str, Any]] = {
 }
 
 
+_SHAPE = "encoder hidden_size num_hidden_layers num_attention_heads intermediate_size embedding_size"
+
+
 @dataclass
 class RunArguments:
     """What to run, on what, and where to put it.
@@ -47,6 +50,7 @@ class RunArguments:
         init_from: Hugging Face encoder to start from, instead of fresh weights; sets the encoder's shape.
         init_generator_from: the same for the generator; by default the layers of init_from.
         seed: of weights, shuffling, masks, sampling and dropout.
+        ddp_timeout: seconds that processes wait for one that does not answer; one that ends is noticed at once.
         overwrite: delete a run that is in out_dir already.
         quiet: no progress, no pictures, only errors.
     """
@@ -61,6 +65,7 @@ class RunArguments:
     init_from: str | None = None
     init_generator_from: str | None = None
     seed: int = 0
+    ddp_timeout: int = 300
     overwrite: bool = False
     quiet: bool = False
 
@@ -86,6 +91,8 @@ class ModelArguments:
         sampling_temperature: divides those logits.
         objectives: overrides the method's objectives: some of mlm, sbgo, ato, sbpo, such as mlm,ato.
         span_position_size: width of the boundary heads' position embeddings.
+        embedding_init: how token embeddings start: random, or from which tokens occur together in the training rows
+            (a decomposition of their mutual information, in seconds).
     """
 
     encoder: Literal["electra", "modernbert"] = "modernbert"
@@ -103,6 +110,7 @@ class ModelArguments:
     sampling_temperature: float = 1.0
     objectives: list[Objective] | None = None
     span_position_size: int = 64
+    embedding_init: Literal["random", "cooccurrence"] = "random"
 
 
 @dataclass
@@ -150,6 +158,9 @@ class OptimisationArguments:
         warmup_ratio: fraction of the steps that warm up.
         decay_ratio: fraction of the steps that decay, for warmup_stable_decay.
         max_grad_norm: clip at this norm; 0 for none.
+        max_nonfinite_steps: steps in a row whose loss or gradient is not a number, each left out, after which the run
+            goes back to its last good checkpoint with half the learning rate.
+        max_rollbacks: how often it may go back before it stops with a diagnosis.
         mlm_weight: weight of masked language modelling.
         sbgo_weight: weight of the span-boundary generative objective.
         ato_weight: weight of the all-token objective (50 in ELECTRA).
@@ -176,6 +187,8 @@ class OptimisationArguments:
     warmup_ratio: float = 0.05
     decay_ratio: float = 0.2
     max_grad_norm: float = 1.0
+    max_nonfinite_steps: int = 10
+    max_rollbacks: int = 3
     mlm_weight: float | str = 1.0
     sbgo_weight: float | str = 1.0
     ato_weight: float | str = 50.0
@@ -197,8 +210,11 @@ class ReportingArguments:
         eval_rows: held-out rows that are evaluated.
         per_device_eval_batch_size: rows at once in evaluation.
         save_steps: steps between checkpoints; 0 for one at the end only.
-        save_total_limit: checkpoints kept.
+        save_total_limit: newest checkpoints kept; the one with the least held-out loss is kept besides.
+        probe_tasks: folder of tasks (docs/fine-tuning.md) on which the encoder is probed while it trains.
+        probe_steps: steps between probes.
         tensorboard: write TensorBoard event files.
+        report: write report.html at the end: one page to look at.
     """
 
     logging_steps: int = 50
@@ -207,7 +223,10 @@ class ReportingArguments:
     per_device_eval_batch_size: int = 32
     save_steps: int = 500
     save_total_limit: int = 2
+    probe_tasks: str | None = None
+    probe_steps: int = 1000
     tensorboard: bool = True
+    report: bool = True
 
 
 @dataclass
@@ -315,6 +334,15 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         objectives = self.objectives if self.objectives is not None else METHODS[self.method]["objectives"]
         return [name for name in objectives if name in ("ato", "sbpo")]
 
+    def has_chosen_shape(self) -> bool:
+        """Whether a setting of the encoder's shape differs from its default."""
+        defaults = PretrainingArguments()
+        return any(getattr(self, name) != getattr(defaults, name) for name in _SHAPE.split())
+
+    def has_weights(self) -> bool:
+        """Whether the run starts from weights that exist."""
+        return self.init_from is not None or (self.stage == "discriminator" and self.generator is not None)
+
     def loss_weight_schedules(self) -> dict[str, Schedule]:
         """Objective -> its weight over the run, without the head start."""
         return {
@@ -343,7 +371,6 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         discriminates, continued = bool({"ato", "sbpo"} & objectives), self.init_from is not None
         by_tokens, corrupted = self.masking == "token", corrupted_data
         boundaries = bool({"sbgo", "sbpo"} & objectives) or (second and not corrupted and self.sampling_source != "mlm")
-        shape = "encoder hidden_size num_hidden_layers num_attention_heads intermediate_size embedding_size"
         masks = "masking mask_ratio max_span_words span_length_probability mask_token_ratio random_token_ratio"
         written, tokens = "the rows were masked and filled when they were written", "single tokens are masked"
         return [
@@ -354,6 +381,7 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             ("sbpo" not in objectives, "decoys", "only SBPO scores decoys"),
             (second, "generator_size generator_depth", "the generator is there already"),
             (bool(self.init_generator_from), "generator_size generator_depth", "--init_generator_from has its shape"),
+            (self.has_weights() or corrupted, "embedding_init", "the embeddings come with the weights"),
             (continued, "generator_size", "the width of --init_from cannot be cut"),
             (not joint or not discriminates, "generator_head_start", "generator and discriminator train apart"),
             (not joint or not discriminates, "sharing", "nothing is there to share with"),
@@ -364,10 +392,16 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             (by_tokens, "max_span_words span_length_probability", tokens),
             (by_tokens and not boundaries and not corrupted, "max_span_length", tokens),
             (not boundaries, "span_position_size", "no objective predicts from span boundaries"),
+            (self.probe_tasks is None, "probe_steps", "there are no --probe_tasks"),
             (self.optimizer != "muon", "muon_learning_rate", "the optimiser is AdamW"),
             (self.lr_scheduler_type != "warmup_stable_decay", "decay_ratio", "only warmup_stable_decay decays apart"),
             (not second, "warm_start", "only the discriminator stage starts from a generator"),
             (continued, "warm_start", "the discriminator starts from --init_from"),
             (self.generator is None, "warm_start", "there is no --generator to start from"),
-            (continued, f"{shape} max_position_embeddings dropout", "--init_from brings its shape and dropout"),
+            (
+                second and self.generator is not None and not self.has_chosen_shape(),
+                "max_position_embeddings dropout",
+                "the discriminator takes the generator's shape and dropout",
+            ),
+            (continued, f"{_SHAPE} max_position_embeddings dropout", "--init_from brings its shape and dropout"),
         ]

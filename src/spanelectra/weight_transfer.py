@@ -132,7 +132,7 @@ def read_encoder_config(directory: str | Path, flag: str = "--init_from") -> Pre
     """
     try:
         check_model_name(str(directory), "config.json")
-        config = AutoConfig.from_pretrained(str(directory))
+        config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the configuration classes raise what they like
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise UserError(f"{flag} {directory}: no Hugging Face model there ({reason})") from error

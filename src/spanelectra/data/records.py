@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,26 +14,36 @@ from spanelectra.data.text_files import did_you_mean_path, read_lines
 from spanelectra.errors import UserError, did_you_mean
 
 ROWS_PER_BATCH = 256
+LARGEST_ROW_GROUP = 1 << 32  # bytes; a row group is decompressed whole
 
 
-def read_json_lines(path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None]) -> Iterator[str]:
-    """Yield ``record[text_column]`` of each line; blank lines are passed over."""
+def json_records(
+    path: Path, encoding: str = "utf-8", on_bytes: Callable[[int], None] = lambda count: None
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield (line number, object) of each line; blank lines are passed over."""
     for number, line in enumerate(read_lines(path, encoding=encoding, on_bytes=on_bytes), start=1):
         if line.isspace():
             continue
         try:
             record = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{path}:{number}: not JSON ({error}); one object a line is expected.") from None
         if not isinstance(record, dict):
             raise UserError(f"{path}:{number}: one JSON object a line is expected, not {type(record).__name__}.")
-        yield _text_of(record, text_column, f"{path}:{number}")
+        yield number, record
 
 
-def read_delimited(
-    path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None], *, tab_separated: bool
-) -> Iterator[str]:
-    """Yield the column of a CSV (quoted as in RFC 4180) or TSV file (no quoting); the first line names the columns."""
+def delimited_rows(
+    path: Path,
+    encoding: str = "utf-8",
+    on_bytes: Callable[[int], None] = lambda count: None,
+    *,
+    tab_separated: bool,
+) -> Iterator[tuple[int, list[str]]]:
+    """Yield (line number, fields) of each row of a CSV (quoted as in RFC 4180) or TSV file (no quoting).
+
+    A row that spans lines has the number of its last; blank lines are passed over.
+    """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the largest that a C long holds on every platform
     lines = read_lines(path, encoding=encoding, on_bytes=on_bytes)
     if tab_separated:
@@ -40,18 +51,33 @@ def read_delimited(
     else:
         reader = csv.reader(lines, strict=True)
     try:
-        header = next(reader, None)
-        if header is None:
-            return
-        column = _column_index(header, text_column, str(path))
         for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                raise UserError(f"{path}:{reader.line_num}: {len(row)} fields where the header has {len(header)}.")
-            yield row[column]
+            if row:
+                yield reader.line_num, row
     except csv.Error as error:
         raise UserError(f"{path}:{reader.line_num}: malformed ({error}).") from None
+
+
+def read_json_lines(path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None]) -> Iterator[str]:
+    """Yield ``record[text_column]`` of each line."""
+    for number, record in json_records(path, encoding, on_bytes):
+        yield _text_of(record, text_column, f"{path}:{number}")
+
+
+def read_delimited(
+    path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None], *, tab_separated: bool
+) -> Iterator[str]:
+    """Yield the column of a CSV or TSV file, whose first line names the columns."""
+    rows = delimited_rows(path, encoding, on_bytes, tab_separated=tab_separated)
+    first = next(rows, None)
+    if first is None:
+        return
+    header = first[1]
+    column = _column_index(header, text_column, str(path))
+    for number, row in rows:
+        if len(row) != len(header):
+            raise UserError(f"{path}:{number}: {len(row)} fields where the header has {len(header)}.")
+        yield row[column]
 
 
 def read_parquet(path: Path, text_column: str, on_bytes: Callable[[int], None]) -> Iterator[str]:
@@ -60,15 +86,29 @@ def read_parquet(path: Path, text_column: str, on_bytes: Callable[[int], None]) 
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            _column_index(file.schema_arrow.names, text_column, str(path))
+        schema = pyarrow.parquet.read_schema(path)
+        _column_index(schema.names, text_column, str(path))
+        kind = schema.field(text_column).type
+        # a text that is there a million times is held once
+        is_text = pyarrow.types.is_string(kind) or pyarrow.types.is_large_string(kind)
+        with pyarrow.parquet.ParquetFile(path, read_dictionary=[text_column] if is_text else None) as file:
+            for number in range(file.metadata.num_row_groups):
+                size = file.metadata.row_group(number).total_byte_size
+                if size > LARGEST_ROW_GROUP:
+                    raise UserError(
+                        f"'{path}' has a row group of {size:,} bytes, which must be held at once; write the file anew "
+                        "with smaller ones."
+                    )
             for batch in file.iter_batches(batch_size=ROWS_PER_BATCH, columns=[text_column]):
-                for text in batch.column(0).to_pylist():
-                    text = _checked_text(text, text_column, str(path))
+                for value in batch.column(0):
+                    text = _checked_text(value.as_py(), text_column, str(path))
                     on_bytes(len(text.encode()))
                     yield text
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"'{path}' cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+    except UserError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(f"'{path}' cannot be read as Parquet: {reason}") from None
 
 
 def read_dataset(name: str, text_column: str, on_bytes: Callable[[int], None]) -> Iterator[str]:
@@ -110,7 +150,7 @@ def _open_dataset(name: str) -> Iterable[dict[str, Any]]:
 def _column_index(columns: list[str], text_column: str, where: str) -> int:
     if text_column not in columns:
         hint = did_you_mean(text_column, columns)
-        listed = ", ".join(columns)
+        listed = textwrap.shorten(", ".join(columns), 500, placeholder=" …")
         raise UserError(f"{where}: no column '{text_column}'; choose one with --text_column: {listed}.{hint}")
     return columns.index(text_column)
 
@@ -126,4 +166,11 @@ def _checked_text(text: Any, text_column: str, where: str) -> str:
         return ""
     if not isinstance(text, str):
         raise UserError(f"{where}: column '{text_column}' holds {type(text).__name__}, not text.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where}: column '{text_column}' holds half of a surrogate pair at character {error.start}, which is no "
+            "text; write the file anew as UTF-8."
+        ) from None
     return text

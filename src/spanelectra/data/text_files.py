@@ -1,12 +1,14 @@
 """Text files -> lines: decompressed, decoded, newlines made "\\n", with every failure traced to its byte.
 
 Memory is bounded by the chunk size and, where a limit is given, by that limit: a line longer than it comes in parts.
+Without one a line that is too long to be one is refused, and so is a compressed file that is too small for its content.
 """
 
 from __future__ import annotations
 
 import bz2
 import codecs
+import contextlib
 import gzip
 import io
 import lzma
@@ -20,6 +22,11 @@ from spanelectra.errors import UserError, did_you_mean
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
 CHUNK_BYTES = 1 << 20
+LONGEST_LINE = 1 << 27  # characters; the longest honest ones are whole data sets of questions in one line of JSON
+# Text shrinks three- to thirtyfold, and logs a hundredfold.
+LARGEST_EXPANSION = 200
+SMALLEST_BOMB = 1 << 28
+XZ_MEMORY = 1 << 28  # `xz -9` needs 65 MiB
 
 
 def read_lines(
@@ -39,7 +46,8 @@ def read_lines(
         on_bytes: told the size of every decompressed chunk.
 
     Raises:
-        UserError: the file cannot be opened, is damaged, binary or not in ``encoding``.
+        UserError: the file cannot be opened, is damaged, binary or not in ``encoding``; or, without a limit, a line has
+            more than ``LONGEST_LINE`` characters.
     """
     line_end = ""  # the unfinished line so far, as its parts: joined only when it ends or outgrows the limit
     parts: list[str] = []
@@ -62,6 +70,10 @@ def read_lines(
             *heads, rest = cut_at_whitespace("".join(parts), limit)
             yield from heads
             parts, size = [rest], len(rest)
+        elif size > LONGEST_LINE:
+            raise UserError(
+                f"'{path}' has a line of more than {LONGEST_LINE:,} characters; break it up, or take the file out."
+            )
     if parts:
         yield "".join(parts)
 
@@ -106,14 +118,19 @@ def _decoded(path: Path, encoding: str, on_bytes: Callable[[int], None]) -> Iter
         on_bytes(len(chunk))
         try:
             text = decoder.decode(chunk, final=not chunk)
-        except UnicodeDecodeError as error:
-            # The decoder may have kept the first bytes of a character from the chunk before.
-            offset = bytes_before + len(chunk) - len(error.object) + error.start
-            line = 1 + line_number + error.object[: error.start].decode(encoding, errors="replace").count("\n")
-            if b"\0" in error.object:
-                raise _binary(path, offset) from None
+        except UnicodeError as error:
+            where = f"after line {line_number}"
+            if isinstance(error, UnicodeDecodeError):
+                # The decoder may have kept the first bytes of a character from the chunk before.
+                offset = bytes_before + len(chunk) - len(error.object) + error.start
+                if b"\0" in error.object:
+                    raise _binary(path, offset) from None
+                with contextlib.suppress(UnicodeError):  # a few codecs cannot pass over what is wrong
+                    line_number += error.object[: error.start].decode(encoding, errors="replace").count("\n")
+                    where = f"line {line_number + 1}, byte offset {offset}"
+            reason = getattr(error, "reason", error)
             raise UserError(
-                f"'{path}' is not {encoding}: line {line}, byte offset {offset} ({error.reason}). "
+                f"'{path}' is not {encoding}: {where} ({reason}). "
                 "Give its encoding, for instance --encoding latin-1, or convert the file."
             ) from None
         if "\0" in text:
@@ -135,21 +152,61 @@ def _binary(path: Path, offset: int) -> UserError:
 
 def _decompressed(path: Path) -> Iterator[bytes]:
     """Yield the bytes of the file in chunks that are not empty."""
-    openers: dict[str, Callable[[Path], BinaryIO]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}  # type: ignore[dict-item]
+    openers: dict[str, Callable[[Path], BinaryIO]] = {".gz": gzip.open, ".bz2": bz2.open}  # type: ignore[dict-item]
+    streams = {".zst": _decompressed_zstandard, ".xz": _decompressed_xz}
     extension = path.suffix.lower()
     try:
-        if extension == ".zst":
-            yield from _decompressed_zstandard(path)
-            return
-        with openers.get(extension, lambda path: path.open("rb"))(path) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
+        most = max(SMALLEST_BOMB, LARGEST_EXPANSION * path.stat().st_size)
+        read = streams[extension](path) if extension in streams else _chunks(path, openers.get(extension, _open_plain))
+        total = 0
+        for chunk in read:
+            total += len(chunk)
+            if total > most and extension in COMPRESSIONS:
+                raise UserError(
+                    f"'{path}' holds more than {LARGEST_EXPANSION} times its own size, which no text does; if it is "
+                    "one all the same, decompress it."
+                )
+            yield chunk
     except (EOFError, zlib.error, lzma.LZMAError) as error:
         raise UserError(f"'{path}' is truncated or damaged: {error}.") from None
     except OSError as error:
         # The bz2 and gzip modules report a wrong format as an OSError without a number.
         reason = error.strerror or f"truncated or damaged: {error}"
         raise UserError(f"Cannot read '{path}': {reason}.") from None
+
+
+def _open_plain(path: Path) -> BinaryIO:
+    return path.open("rb")
+
+
+def _chunks(path: Path, opener: Callable[[Path], BinaryIO]) -> Iterator[bytes]:
+    with opener(path) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            yield chunk
+
+
+def _decompressed_xz(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file of one or more xz streams, in bounded memory; raises EOFError where it is cut short."""
+    decoder: lzma.LZMADecompressor | None = None
+    data = b""
+    with path.open("rb") as file:
+        while True:
+            if decoder is None or (decoder.needs_input and not data):
+                data = data or file.read(CHUNK_BYTES)
+                # zeros may stand between streams
+                data = data.lstrip(b"\0") if decoder is None else data
+                if not data:
+                    break
+            decoder = decoder or lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+            chunk = decoder.decompress(data, max_length=CHUNK_BYTES)
+            data = b""
+            if chunk:
+                yield chunk
+            if decoder.eof:
+                data = decoder.unused_data
+                decoder = None
+    if decoder is not None:
+        raise EOFError("the file ends inside a compressed stream")
 
 
 def _decompressed_zstandard(path: Path) -> Iterator[bytes]:
@@ -159,7 +216,8 @@ def _decompressed_zstandard(path: Path) -> Iterator[bytes]:
     frame = None
     try:
         with path.open("rb") as file:
-            while data := file.read(CHUNK_BYTES // 16):
+            # a block of a few bytes may stand for 128 KiB: little at a time keeps memory bounded
+            while data := file.read(CHUNK_BYTES // 2048):
                 while data:
                     frame = frame or zstandard.ZstdDecompressor().decompressobj()
                     if chunk := frame.decompress(data):

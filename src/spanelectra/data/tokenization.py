@@ -150,7 +150,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     name = str(Path(directory).expanduser())
     try:
         check_model_name(name, "tokenizer_config.json")
-        tokenizer = AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the tokenizer classes raise what they like
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         if Path(name).is_dir():
@@ -163,6 +163,8 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     if missing:
         listed = ", ".join(f"[{role.upper()}]" for role in missing)
         raise UserError(f"The tokenizer '{directory}' has no {listed} token; train one with `spanelectra vocab`.")
+    # encoders do not chat; templates would be written beside the tokenizer, in files that they name themselves
+    tokenizer.chat_template = None
     return tokenizer
 
 

@@ -128,6 +128,8 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path, model_name: str, max_s
     configuration_path = directory / "tokenizer_config.json"
     configuration = json.loads(configuration_path.read_text(encoding="utf-8"))
     configuration["tokenizer_class"] = "PreTrainedTokenizerFast"
+    # transformers 4 would add token types
+    configuration["model_input_names"] = ["input_ids", "attention_mask"]
     write_json(configuration_path, configuration)
     tokenizer.model.save(str(directory))
 

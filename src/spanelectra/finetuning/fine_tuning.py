@@ -1,0 +1,213 @@
+"""The command ``spanelectra finetune``: an encoder and a task's files -> scores over seeds, and a model to ship."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from transformers.utils import logging as transformers_logging
+
+from spanelectra.atomic_files import write_directory, write_json
+from spanelectra.callbacks import RunStopped
+from spanelectra.checkpointing import METRICS_NAME
+from spanelectra.console import make_console, say, sound_alarm
+from spanelectra.environment import describe_environment, process_count
+from spanelectra.errors import UserError
+from spanelectra.finetuning.encoder_source import EncoderSource, open_encoder
+from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
+from spanelectra.finetuning.fine_tuning_directory import (
+    check_run_directory,
+    finished_seeds,
+    seed_directory,
+    start_run_directory,
+)
+from spanelectra.finetuning.interruption import stopped_by_signals
+from spanelectra.finetuning.seed_summary import format_spread, rank, summarise_runs
+from spanelectra.finetuning.task import Logits, Prediction, Task
+from spanelectra.finetuning.task_data import TaskData, read_task_data
+from spanelectra.finetuning.task_directory import (
+    MODEL_DIRECTORY,
+    fine_tuned_card,
+    make_task,
+    save_task_model,
+    write_predictions,
+)
+from spanelectra.finetuning.task_models import build_task_model
+from spanelectra.finetuning.task_trainer import FineTuningTrainer
+from spanelectra.flops import count_parameters
+from spanelectra.memory import peak_memory_mib
+
+
+def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
+    """Fine-tune an encoder on a task, once for every seed.
+
+    Args:
+        arguments: all settings; see :class:`FineTuningArguments`.
+
+    Returns:
+        The content of ``metrics.json``: ``runs`` (every seed's scores and history), ``summary`` (mean, standard
+        deviation, median), ``collapsed`` seeds, ``baseline`` (the commonest answer), ``data`` with fingerprints,
+        ``config`` and ``environment``.
+
+    Raises:
+        UserError: for settings, files or models that do not fit; nothing is overwritten then.
+        RunStopped: after Ctrl-C or SIGTERM; finished seeds are kept.
+        TrainingDiverged: where a loss is no longer a number; finished seeds are kept.
+    """
+    settings = arguments.resolved()
+    settings.check()
+    if process_count() > 1:
+        raise UserError("fine-tuning runs in one process; start it without torchrun.")
+    console = make_console(settings.quiet)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    run = check_run_directory(settings)
+    source = open_encoder(settings.model, fresh=settings.random_weights)
+    fitted = settings.fitted_to(source.tokenizer.model_max_length)
+    task = make_task(fitted)
+    data = read_task_data(task, fitted, source.tokenizer)
+    inputs = {"encoder": source.fingerprint(weights=not settings.random_weights), **data.digests()}
+    finished = finished_seeds(run, settings, task.metric, inputs)
+    # only now, when nothing of settings and files can be wrong any more, an earlier run is deleted
+    start_run_directory(run, settings)
+    _describe_run(console, source, task, fitted, data)
+    if fitted.max_length != settings.max_length:
+        say(console, f"max_length is {fitted.max_length}, not {settings.max_length}: more the encoder does not take")
+
+    runs = dict(finished)
+    seeds = range(settings.seed, settings.seed + settings.seeds)
+    try:
+        with stopped_by_signals():
+            for seed in seeds:
+                if seed in finished:
+                    say(console, f"seed {seed}: done already")
+                    continue
+                say(console, f"seed {seed}")
+                best = max((rank(result, task.metric) for result in runs.values()), default=(False, float("-inf")))
+                runs[seed] = _run_seed(seed, run, source, task, fitted, data, inputs, best, console)
+    except RunStopped as stopped:
+        kept = f"{len(runs)} of {settings.seeds} seeds are finished and kept"
+        say(console, f"{stopped}; {kept}. Go on by the same command with --resume and without --overwrite.")
+        raise
+    results = _results([runs[seed] for seed in seeds], source, task, fitted, data)
+    write_json(run / METRICS_NAME, results)
+    _print_results(console, results, run)
+    return results
+
+
+def _describe_run(
+    console: Console, source: EncoderSource, task: Task, settings: FineTuningArguments, data: TaskData
+) -> None:
+    fresh = " (shape only: fresh weights)" if settings.random_weights else ""
+    say(console, f"{source.name}{fresh}: {count_parameters(source.encoder) / 1e6:.2f} M parameters")
+    counts = ", ".join(f"{name} {entry['examples']:,} examples" for name, entry in data.described.items())
+    say(console, f"{task.kind}: {counts}; longest input {settings.max_length} tokens")
+    for remark in task.remarks:
+        sound_alarm(console, remark)
+
+
+def _run_seed(
+    seed: int,
+    run: Path,
+    source: EncoderSource,
+    task: Task,
+    settings: FineTuningArguments,
+    data: TaskData,
+    inputs: dict[str, str],
+    best: tuple[bool, float],
+    console: Console,
+) -> dict[str, Any]:
+    """One seed: train, take the best weights, score in float32, save; the model where it ranks above ``best``."""
+    start = time.perf_counter()
+    dev = data.splits["dev"]
+
+    def score_dev(logits: Sequence[Logits]) -> dict[str, float]:
+        task.choose(dev.examples, dev.features, logits)
+        return task.score(dev.examples, task.predict(dev.examples, dev.features, logits))
+
+    trainer = FineTuningTrainer(
+        model=build_task_model(source, task, settings, seed),
+        tokenizer=source.tokenizer,
+        settings=settings,
+        train_features=data.train_features,
+        dev_features=dev.features,
+        collate=task.collator(source.tokenizer),
+        score_dev=score_dev,
+        metric=task.metric,
+        seed=seed,
+        out_dir=str(run),
+        console=console,
+    )
+    try:
+        trainer.fit()
+    except BaseException:
+        # a bar that nobody ends hides the cursor and draws over the error
+        trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
+        raise
+    result: dict[str, Any] = {"seed": seed, "dev": None, "test": None}
+    predictions: dict[str, list[Prediction]] = {}
+    for name, split in data.splits.items():
+        # as the model ships: in float32
+        logits = trainer.logits(split.features, bf16=False)
+        if name == "dev":
+            task.choose(split.examples, split.features, logits)
+        predictions[name] = task.predict(split.examples, split.features, logits)
+        result[name] = task.score(split.examples, predictions[name])
+    result["collapsed"] = task.collapse(predictions["dev"])
+    result |= {"best_step": trainer.best.step, "steps": trainer.state.global_step, "history": trainer.best.history}
+    result |= {"learning_rate": trainer.learning_rate, "bf16": trainer.args.bf16, "inputs": inputs}
+    result["seconds"] = time.perf_counter() - start
+    if rank(result, task.metric) > best:
+        card = fine_tuned_card(task, source.name, result)
+        save_task_model(run / MODEL_DIRECTORY, trainer.model, source.tokenizer, task, card)
+    with write_directory(seed_directory(run, seed), replace=True) as partial:
+        for name, records in predictions.items():
+            write_predictions(partial / f"predictions-{name}.jsonl", records)
+        write_json(partial / METRICS_NAME, result)
+    return result
+
+
+def _results(
+    runs: list[dict[str, Any]], source: EncoderSource, task: Task, settings: FineTuningArguments, data: TaskData
+) -> dict[str, Any]:
+    """The content of ``metrics.json``."""
+    return {
+        "task": task.kind,
+        "metric": task.metric,
+        "model": source.name,
+        "parameters": count_parameters(source.encoder),
+        "runs": runs,
+        "collapsed": [result["seed"] for result in runs if result["collapsed"]],
+        "summary": {name: summarise_runs(runs, name) for name in data.splits},
+        "baseline": {name: dataclasses.asdict(split.baseline) for name, split in data.splits.items()},
+        "data": data.described,
+        "remarks": task.remarks,
+        "config": dataclasses.asdict(settings),
+        "environment": describe_environment(),
+        "peak_memory_mib": peak_memory_mib(),
+    }
+
+
+def _print_results(console: Console, results: dict[str, Any], run: Path) -> None:
+    """A line for each split: the score with its spread beside the commonest answer's."""
+    metric, runs = results["metric"], results["runs"]
+    for name, summary in results["summary"].items():
+        baseline = results["baseline"][name]
+        say(
+            console,
+            f"{name:<5} {metric} {format_spread(summary[metric])} over {len(summary[metric]['values'])} of {len(runs)} "
+            f"seeds (median {summary[metric]['median']:.2f}); {baseline['name']}: {baseline['scores'][metric]:.2f}",
+        )
+    left_out = "" if all(result["collapsed"] for result in runs) else " and is not in the mean"
+    for result in runs:
+        if result["collapsed"]:
+            sound_alarm(
+                console,
+                f"seed {result['seed']} collapsed ({result['collapsed']}){left_out}: try a smaller "
+                "--learning_rate, a longer --warmup_ratio or more --epochs.",
+            )
+    say(console, f"{run}: the best seed's model is in {run / MODEL_DIRECTORY}")

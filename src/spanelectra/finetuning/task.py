@@ -1,0 +1,140 @@
+"""What a task is to fine-tuning: it reads files, makes features, and turns logits into predictions and scores.
+
+The three tasks (classification, token classification, question answering) are classes of their own; everything that
+trains, repeats over seeds or reports knows them only through this one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
+
+from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
+
+# What the model reads: `input_ids`, `attention_mask` and where the tokenizer gives them `token_type_ids`, lists of the
+# same length; what it is to say (`labels`, or `start_positions` and `end_positions`); and `example`, the index of the
+# example it was made of: a long one makes several.
+Feature: TypeAlias = dict[str, Any]
+# A JSON object that says what was predicted for one example.
+Prediction: TypeAlias = dict[str, Any]
+Logits: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """What somebody scores who has learned nothing but the commonest answer.
+
+    Attributes:
+        name: that answer, in words: "always 'positive'".
+        scores: metric -> value, the same metrics as :meth:`Task.score`'s.
+    """
+
+    name: str
+    scores: dict[str, float]
+
+
+class Task(ABC):
+    """One kind of task, with one task's settings.
+
+    Args:
+        settings: resolved settings; columns, metric and lengths are read from there.
+
+    Attributes:
+        kind: what ``--task`` calls it.
+        model_class: name of the stock ``AutoModelFor…`` class.
+        metric: the score by which the best checkpoint is chosen. All scores are times 100, correlations too, as the
+            tables of GLUE and SQuAD have them; higher is better.
+        remarks: counted warnings ("12 of 4,076 lines …"), for whoever runs the task to say aloud, once each.
+    """
+
+    kind: ClassVar[str]
+    model_class: ClassVar[str]
+    metric: str
+
+    def __init__(self, settings: FineTuningArguments) -> None:
+        self.settings = settings
+        self.remarks: list[str] = []
+
+    @abstractmethod
+    def read(self, path: str, *, labelled: bool = True) -> list[Any]:
+        """Read one file into examples, every line checked.
+
+        Args:
+            labelled: whether labels must be there (a file to predict on may have none).
+
+        Raises:
+            UserError: naming file, line and field.
+        """
+
+    @abstractmethod
+    def fit(self, train: Sequence[Any]) -> None:
+        """Learn from training examples what must be known before there is a model: the labels."""
+
+    @abstractmethod
+    def check(self, examples: Sequence[Any], path: str) -> None:
+        """Check another split against what :meth:`fit` saw.
+
+        Raises:
+            UserError: for a label that training never saw, with file and line.
+        """
+
+    @abstractmethod
+    def config_changes(self) -> dict[str, Any]:
+        """Fields of the model's configuration: ``num_labels``, ``id2label``, ``label2id``, ``problem_type``."""
+
+    @abstractmethod
+    def features(
+        self, examples: Sequence[Any], tokenizer: PreTrainedTokenizerBase, max_length: int, *, training: bool
+    ) -> list[Feature]:
+        """Tokenise. Nothing is cut silently: long examples make several features, or a remark says how many were cut.
+
+        Args:
+            max_length: the longest feature in tokens, special tokens included.
+            training: with labels, as training takes them; otherwise without.
+        """
+
+    @abstractmethod
+    def predict(
+        self, examples: Sequence[Any], features: Sequence[Feature], logits: Sequence[Logits]
+    ) -> list[Prediction]:
+        """One prediction an example, in their order; with the example's own label where there is one.
+
+        Args:
+            features: as :meth:`features` made them of ``examples``.
+            logits: for each feature, without padding: (labels,) for classification, (length, labels) for tokens,
+                (length, 2) for the starts and ends of answers. float32.
+        """
+
+    @abstractmethod
+    def score(self, examples: Sequence[Any], predictions: Sequence[Prediction]) -> dict[str, float]:
+        """Metric -> value; :attr:`metric` is among them."""
+
+    @abstractmethod
+    def baseline(self, train: Sequence[Any], examples: Sequence[Any]) -> Baseline:
+        """The commonest answer of ``train``, scored on ``examples``."""
+
+    @abstractmethod
+    def collapse(self, predictions: Sequence[Prediction]) -> str | None:
+        """What a model that gives always the same answer answers, in words, or ``None`` for one that does not."""
+
+    def choose(self, examples: Sequence[Any], features: Sequence[Feature], logits: Sequence[Logits]) -> None:
+        """Choose on dev whatever is not learned by gradient (the null threshold of question answering)."""
+        del examples, features, logits
+
+    def collator(self, tokenizer: PreTrainedTokenizerBase) -> Any:
+        """From a list of features to a padded batch of tensors."""
+        return DataCollatorWithPadding(tokenizer)
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`fit` and :meth:`choose` found, as JSON."""
+        return {}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`state` gave."""
+        del state

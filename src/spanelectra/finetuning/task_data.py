@@ -1,0 +1,134 @@
+"""A task's files -> what a fine-tuning run trains on and is scored on, with fingerprints of the files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from spanelectra.atomic_files import file_digest
+from spanelectra.errors import UserError
+from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
+from spanelectra.finetuning.task import Baseline, Feature, Task
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a model is scored on.
+
+    Attributes:
+        examples: as the task reads them.
+        features: without labels, for prediction.
+        baseline: the commonest answer of training, scored on the examples.
+    """
+
+    examples: Sequence[Any]
+    features: Sequence[Feature]
+    baseline: Baseline
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """All that a run reads.
+
+    Attributes:
+        train_features: with labels.
+        splits: dev, and where there is one test.
+        described: train, dev and test -> file, SHA-256, and numbers of examples, features and tokens.
+    """
+
+    train_features: Sequence[Feature]
+    splits: dict[str, Split]
+    described: dict[str, dict[str, Any]]
+
+    def digests(self) -> dict[str, str]:
+        """Split -> SHA-256 of its file."""
+        return {name: entry["sha256"] for name, entry in self.described.items()}
+
+
+def read_task_data(task: Task, settings: FineTuningArguments, tokenizer: PreTrainedTokenizerBase) -> TaskData:
+    """Read, check and tokenise the files that settings name.
+
+    Args:
+        task: learns its labels.
+        settings: resolved, and fitted to the encoder.
+        tokenizer: the encoder's.
+
+    Raises:
+        UserError: for files that do not fit.
+    """
+    assert settings.max_length is not None
+    examples = read_splits(task, settings)
+    train = examples.pop("train")
+    train_features = task.features(train, tokenizer, settings.max_length, training=True)
+    splits = {
+        name: Split(
+            found,
+            task.features(found, tokenizer, settings.max_length, training=False),
+            task.baseline(train, found),
+        )
+        for name, found in examples.items()
+    }
+    described = {"train": _describe(settings.train, train, train_features)}
+    files = {"dev": settings.train if settings.dev_fraction else settings.dev, "test": settings.test or ""}
+    described |= {name: _describe(files[name], split.examples, split.features) for name, split in splits.items()}
+    return TaskData(train_features, splits, described)
+
+
+def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any]]:
+    """Split (train, dev and where there is one test) -> its examples; the task has learned its labels then.
+
+    Where ``dev`` is a fraction, that much of the training file is held out, drawn by the first seed. Labels are learned
+    before ``max_train_examples`` are drawn: a rare one that is not among them is no mistake in another file.
+
+    Raises:
+        UserError: for files that do not fit.
+    """
+    train = task.read(settings.train)
+    fraction = settings.dev_fraction
+    if fraction is None:
+        dev, dev_path = task.read(settings.dev), settings.dev
+    else:
+        count = max(1, round(fraction * len(train)))
+        if count >= len(train):
+            raise UserError(
+                f"{settings.train} has {len(train)} example(s): dev {settings.dev} leaves none to train on."
+            )
+        dev, train = _draw(train, count, settings.seed)
+        dev_path = settings.train
+    task.fit(train)
+    try:
+        task.check(dev, dev_path)
+    except UserError:
+        if fraction is None:
+            raise
+        # all examples of a label were held out
+        task.fit([*train, *dev])
+    examples = {"train": train, "dev": dev}
+    if settings.max_train_examples is not None:
+        examples["train"], _ = _draw(train, settings.max_train_examples, settings.seed)
+    if settings.test:
+        examples["test"] = task.read(settings.test)
+        task.check(examples["test"], settings.test)
+    return examples
+
+
+def _draw(examples: list[Any], count: int, seed: int) -> tuple[list[Any], list[Any]]:
+    """``count`` examples drawn at random, and the others; both in their order."""
+    drawn = set(np.random.default_rng(seed).permutation(len(examples))[:count].tolist())
+    chosen = [example for index, example in enumerate(examples) if index in drawn]
+    return chosen, [example for index, example in enumerate(examples) if index not in drawn]
+
+
+def _describe(path: str, examples: Sequence[Any], features: Sequence[Feature]) -> dict[str, Any]:
+    return {
+        "file": Path(path).name,
+        "sha256": file_digest(Path(path)),
+        "examples": len(examples),
+        "features": len(features),
+        "tokens": sum(len(feature["input_ids"]) for feature in features),
+    }

@@ -1,0 +1,175 @@
+"""A file of labelled texts or pairs -> examples: which column is what, and what each label says."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from spanelectra.errors import UserError
+from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
+from spanelectra.finetuning.tables import Table, read_table
+
+# Usual names in lower case, the likelier first.
+TEXT_NAMES = ("sentence", "text", "sentence1", "premise", "question", "question1", "content", "review", "tweet")
+SECOND_TEXT_NAMES = ("sentence2", "hypothesis", "question2", "text_pair")
+LABEL_NAMES = ("label", "labels", "class", "target", "score", "gold_label", "category", "sentiment")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text or pair.
+
+    Attributes:
+        text: the text, as it stands in the file.
+        text_pair: the second one of a pair.
+        label: its class's name, or a number in regression; ``None`` where it is not known.
+        path: the file it is from.
+        line: its line there, from 1.
+    """
+
+    text: str
+    text_pair: str | None
+    label: str | float | None
+    path: str
+    line: int
+
+
+def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -> tuple[list[Example], list[str]]:
+    """Read a file of texts.
+
+    Args:
+        path: a file that :func:`read_table` reads.
+        settings: columns, header and whether labels are numbers.
+        labelled: whether every record must have a label. If not, one is taken from a column that is named as the
+            label's or, without column names, from the last one, if that is not a text.
+
+    Returns:
+        The examples and remarks about guesses and empty texts.
+
+    Raises:
+        UserError: with file, line and column, for a column, text or label that is missing or not what it must be.
+    """
+    wanted = (settings.text_column, settings.text_pair_column, settings.label_column)
+    names = {*TEXT_NAMES, *SECOND_TEXT_NAMES, *LABEL_NAMES, "idx", "index", "id"}
+    names |= {name.lower() for name in wanted if name is not None and not name.lstrip("-").isdigit()}
+    table = read_table(path, header=settings.header, names=names)
+    remarks = list(table.remarks)
+    text, pair, label = _columns(table, settings, labelled, remarks)
+    texts_at = [text] if pair is None else [text, pair]
+    examples = []
+    empty = 0
+    for row in table.rows:
+        where = f"{path}:{row.line}"
+        texts = [_text(row.fields[column], f"{where}: column '{table.columns[column]}'") for column in texts_at]
+        empty += not all(map(str.strip, texts))
+        value = None
+        if label is not None:
+            value = _label(
+                row.fields[label], f"{where}: column '{table.columns[label]}'", settings.regression, labelled
+            )
+        examples.append(Example(texts[0], None if pair is None else texts[1], value, path, row.line))
+    if empty:
+        remarks.append(f"{empty:,} of {len(examples):,} records of {path} have an empty text.")
+    return examples, remarks
+
+
+def _columns(
+    table: Table, settings: FineTuningArguments, labelled: bool, remarks: list[str]
+) -> tuple[int, int | None, int | None]:
+    """Positions of the text, of a pair's second text and of the label."""
+    columns = range(len(table.columns))
+    if not labelled and len(columns) == 1 and settings.text_pair_column is None:
+        return 0, None, None
+    chosen: dict[str, int] = {}
+    for setting in ("text_column", "text_pair_column", "label_column"):
+        name = getattr(settings, setting)
+        if name is not None and (labelled or setting != "label_column" or table.has(name)):
+            chosen[setting] = table.index(name, setting)
+    text, pair, label = (chosen.get(name) for name in ("text_column", "text_pair_column", "label_column"))
+    taken: set[int | None] = {*chosen.values()}
+    if settings.label_column is None and table.named:
+        label = _usual(table, LABEL_NAMES, taken)
+    if text is None:
+        text = _usual(table, TEXT_NAMES, {*taken, label})
+    if text is None:
+        free = [column for column in columns if column not in {*taken, label}]
+        if not free:
+            raise UserError(f"{table.path}: no column is left for the text; choose one with --text_column.")
+        text = free[0]
+        if len(free) > 1 + (label is None):
+            remarks.append(_guess(table, text, "text"))
+    if label is None and settings.label_column is None:
+        free = [column for column in columns if column not in (text, pair)]
+        if labelled and not free:
+            raise UserError(
+                f"{table.path}: no column is left for the label; choose one with --label_column. "
+                f"({len(columns)} columns; tsv separates them by tabs, csv by commas.)"
+            )
+        if labelled or (not table.named and columns[-1] in free):
+            label = free[-1]
+            if len(free) > 1:
+                remarks.append(_guess(table, label, "label"))
+    if not labelled and label in (text, pair):
+        label = None
+    if text == pair or (label is not None and label in (text, pair)):
+        raise UserError(f"{table.path}: text_column, text_pair_column and label_column must be different columns.")
+    second = _usual(table, SECOND_TEXT_NAMES, {text})
+    if pair is None and second is not None:
+        name = table.columns[second]
+        remarks.append(f"{table.path}: column '{name}' is not read; for pairs say --text_pair_column {name}.")
+    return text, pair, label
+
+
+def _guess(table: Table, column: int, what: str) -> str:
+    return (
+        f"{table.path}: of {len(table.columns)} columns '{table.columns[column]}' is taken for the {what} "
+        f"('{str(table.rows[0].fields[column])[:40]}'); --{what}_column chooses another."
+    )
+
+
+def _usual(table: Table, names: tuple[str, ...], taken: set[int | None]) -> int | None:
+    """The column of the first of ``names`` that there is."""
+    columns = [name.lower() for name in table.columns]
+    return next((columns.index(name) for name in names if name in columns and columns.index(name) not in taken), None)
+
+
+def _text(value: Any, where: str) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{where} holds {type(value).__name__}, not text; choose another with --text_column.")
+    return value
+
+
+def _label(value: Any, where: str, regression: bool, labelled: bool) -> str | float | None:
+    """The class's name or the number; ``None`` only where a label need not be."""
+    name = _name(value, where)
+    if regression:
+        try:
+            number = float(name)
+        except ValueError:
+            number = math.nan
+        if math.isfinite(number):
+            return number
+        problem = f"'{name}' is not a number, which --regression needs" if name else "the label is missing"
+    elif name and name.lower() != "nan":
+        return name
+    else:
+        problem = "the label is missing" + (" (NaN)" if name else "")
+    if labelled:
+        raise UserError(f"{where}: {problem}.")
+    return None
+
+
+def _name(value: Any, where: str) -> str:
+    """A label as text: 1, 1.0 and "1" are one class."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, (str, int, float)):
+        return str(value).strip()
+    raise UserError(f"{where}: the label is {type(value).__name__}, neither text nor a number.")

@@ -1,0 +1,189 @@
+"""What fine-tuning runs scored: every seed, their mean and spread, beside the commonest answer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from spanelectra.finetuning.seed_summary import format_spread, summarise
+from spanelectra.report.curve_charts import Chart
+from spanelectra.report.findings import Finding
+from spanelectra.report.run_record import RunRecord
+from spanelectra.report.run_tables import Table
+from spanelectra.report.tolerance import listed, mapping, number
+from spanelectra.report.words import short
+
+_SPLITS = ("dev", "test")
+_DESCRIBED = (
+    "task",
+    "preset",
+    "model",
+    "train",
+    "dev",
+    "test",
+    "learning_rate",
+    "layerwise_lr_decay",
+    "epochs",
+    "random_weights",
+)
+
+
+def seeds_of(record: RunRecord) -> list[dict[str, Any]]:
+    """The results of single seeds that are readable."""
+    return [result for result in listed(record.metrics.get("runs")) if isinstance(result, dict)]
+
+
+def scores_of(record: RunRecord, split: str) -> dict[str, list[tuple[dict[str, Any], float]]]:
+    """Metric -> (seed's results, score) for every seed that has one."""
+    found: dict[str, list[tuple[dict[str, Any], float]]] = {}
+    for result in seeds_of(record):
+        for metric, value in mapping(result.get(split)).items():
+            score = number(value)
+            if score is not None:
+                found.setdefault(metric, []).append((result, score))
+    return found
+
+
+def fine_tuning_findings(record: RunRecord) -> list[Finding]:
+    """Whether the seeds trained, and whether they learned more than the commonest answer."""
+    seeds, planned = seeds_of(record), number(record.settings.get("seeds"))
+    found = []
+    if planned and len(seeds) < planned:
+        found.append(Finding("attention", f"{len(seeds)} of {planned:.0f} seeds are finished."))
+    if len(seeds) == 1:
+        found.append(Finding("attention", "One seed says little: scores vary by a point or more from seed to seed."))
+    for result in seeds:
+        if result.get("collapsed"):
+            found.append(
+                Finding("problem", f"Seed {result.get('seed')} collapsed ({result['collapsed']}): it learned nothing.")
+            )
+    metric = str(record.metrics.get("metric"))
+    scores, common = scores_of(record, "dev").get(metric), number(_baseline_scores(record, "dev").get(metric))
+    if scores:
+        summary = summarise(_trained(scores))
+        count = len(summary["values"])
+        sentence = f"{metric} on dev: {format_spread(summary)} over {count} seed{'' if count == 1 else 's'}"
+        better = common is None or summary["mean"] > common
+        sentence += f"; the commonest answer scores {common:.2f}." if common is not None else "."
+        found.append(Finding("good" if better else "problem", sentence))
+    return [*found, *(Finding("attention", sentence) for sentence in record.problems)]
+
+
+def _trained(scores: list[tuple[dict[str, Any], float]]) -> list[float]:
+    """The scores of the seeds that did not collapse; all where all did."""
+    return [score for result, score in scores if not result.get("collapsed")] or [score for _, score in scores]
+
+
+def _baseline(record: RunRecord, split: str) -> dict[str, Any]:
+    return mapping(mapping(record.metrics.get("baseline")).get(split))
+
+
+def _baseline_scores(record: RunRecord, split: str) -> dict[str, Any]:
+    return mapping(_baseline(record, split).get("scores"))
+
+
+def fine_tuning_table(records: list[RunRecord]) -> Table:
+    """Mean, spread and median of every metric, a line for each run and split."""
+    rows = []
+    for record in records:
+        for split in _SPLITS:
+            for metric, seeds in scores_of(record, split).items():
+                summary = summarise(_trained(seeds))
+                common = number(_baseline_scores(record, split).get(metric))
+                rows.append(
+                    [
+                        record.name,
+                        split,
+                        metric,
+                        format_spread(summary),
+                        f"{summary['median']:.2f}",
+                        ", ".join(f"{value:.2f}" for value in summary["values"]),
+                        "–" if common is None else f"{common:.2f}",
+                    ]
+                )
+    return Table(["run", "split", "metric", "mean ± deviation", "median", "seeds", "commonest answer"], rows)
+
+
+def fine_tuning_overview(records: list[RunRecord]) -> Table:
+    """Task, encoder and settings of each run."""
+    columns = []
+    for record in records:
+        column = {"directory": str(record.directory)}
+        for name in _DESCRIBED:
+            value = record.metrics.get(name) if name in ("task", "model") else None
+            value = record.settings.get(name) if value is None else value
+            if value not in (None, False):
+                column[name.replace("_", " ")] = "yes" if value is True else str(value)
+        machine = record.environment.get("processor")
+        columns.append(column | ({"processor": str(machine)} if machine else {}))
+    names = dict.fromkeys(name for column in columns for name in column)
+    rows = [[name, *(column.get(name, "–") for column in columns)] for name in names]
+    return Table(["", *(record.name for record in records)], rows)
+
+
+def fine_tuning_charts(records: list[RunRecord]) -> list[Chart]:
+    """Scores by seed for each metric, and how each seed learned."""
+    metrics = dict.fromkeys(metric for record in records for split in _SPLITS for metric in scores_of(record, split))
+    spreads = [_spread_chart(f"fine_tuning_{place}", records, metric) for place, metric in enumerate(metrics)]
+    return spreads + _learning_charts(records)
+
+
+def _spread_chart(key: str, records: list[RunRecord], metric: str) -> Chart:
+    parts, rows = [], []
+    for place, record in enumerate(records):
+        for split in _SPLITS:
+            seeds = scores_of(record, split).get(metric, [])
+            common = number(_baseline_scores(record, split).get(metric))
+            trained = [(f"seed {result.get('seed')}", score) for result, score in seeds if not result.get("collapsed")]
+            collapsed = [(f"seed {result.get('seed')}", score) for result, score in seeds if result.get("collapsed")]
+            answer = [(str(_baseline(record, split).get("name", "the commonest answer")), common)]
+            for kind, points in (("box", trained), ("collapsed", collapsed), ("baseline", answer)):
+                known = [(remark, value) for remark, value in points if value is not None]
+                if seeds and known:
+                    remarks, values = zip(*known, strict=True)
+                    parts.append({"run": place, "type": kind, "split": split, "values": values, "remarks": remarks})
+            rows += [
+                [record.name, split, str(result.get("seed")), short(score), str(result.get("collapsed") or "no")]
+                for result, score in seeds
+            ]
+    return Chart(
+        key,
+        f"{metric}, a dot for every seed",
+        "The box holds the middle half of the seeds, its line the median, the dashed one the mean. A cross is a seed "
+        "that collapsed and is not in the box; the diamond is what the commonest answer scores. Two encoders whose "
+        "dots mingle are not known to differ.",
+        {"unit": metric, "spread": parts},
+        ["run", "split", "seed", metric, "collapsed"],
+        rows,
+    )
+
+
+def _learning_charts(records: list[RunRecord]) -> list[Chart]:
+    charts = []
+    for key, title, sentence in (
+        ("metric", "Score on dev while learning", "One curve a seed. The best point of each is what is kept."),
+        ("loss", "Training loss", "Mean since the evaluation before. It falls on, also when dev no longer improves."),
+    ):
+        curves: list[dict[str, Any]] = []
+        for place, record in enumerate(records):
+            for result in seeds_of(record):
+                points = _history(result, str(record.metrics.get("metric")), key)
+                if points:
+                    steps, values = zip(*points, strict=True)
+                    label = f"seed {result.get('seed')}"
+                    curve = {"run": place, "metric": label, "label": label, "kind": "held-out"}
+                    curves.append({**curve, "places": list(steps), "values": list(values)})
+        if curves:
+            specification = {"unit": "", "axis": "optimiser steps", "curves": curves, "lines_of_reference": []}
+            charts.append(Chart(f"fine_tuning_history_{key}", title, sentence, specification))
+    return charts
+
+
+def _history(result: dict[str, Any], metric: str, key: str) -> list[tuple[float, float]]:
+    """(step, value) of a seed's evaluations, those that are whole."""
+    points = []
+    for entry in map(mapping, listed(result.get("history"))):
+        value = number(entry.get("loss") if key == "loss" else mapping(entry.get("dev")).get(metric))
+        step = number(entry.get("step"))
+        if step is not None and value is not None:
+            points.append((step, value))
+    return points

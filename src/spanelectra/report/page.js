@@ -1,0 +1,254 @@
+// Draws the page's pictures with Plotly. Python lays the numbers out (curve_charts.py); what a person chooses on the
+// page, the horizontal axis, the smoothing and the runs, is applied here.
+"use strict";
+
+const page = JSON.parse(document.getElementById("page-data").textContent);
+const AXES = page.axes;
+// As Plotly takes them, and SVG for the legend.
+const DASHES = ["solid", "7px,3px", "2px,3px", "10px,3px,2px,3px", "12px,4px", "4px,2px"];
+// Named, so that Plotly's button that uploads a picture is not among them.
+const BUTTONS = [["toImage"], ["zoomIn2d", "zoomOut2d", "resetScale2d"]];
+const CONFIG = { displaylogo: false, responsive: true, modeBarButtons: BUTTONS, showSendToCloud: false, plotlyServerURL: "" };
+
+function theme() {
+  const style = getComputedStyle(document.documentElement);
+  const value = (name) => style.getPropertyValue(`--${name}`).trim();
+  return { back: value("back"), text: value("text"), faint: value("faint"), line: value("line"), series: value("series").split(/\s+/) };
+}
+
+function choices() {
+  const boxes = [...document.querySelectorAll("input.run")];
+  return {
+    axis: document.getElementById("axis")?.value ?? "steps",
+    smoothing: Number(document.getElementById("smoothing")?.value ?? 0),
+    training: document.getElementById("training")?.checked ?? true,
+    hidden: new Set(boxes.filter((box) => !box.checked).map((box) => Number(box.value))),
+  };
+}
+
+// Exponential moving average, corrected for its start at 0; what is not known stays unknown.
+function smooth(values, weight) {
+  let mean = 0, mass = 0;
+  return values.map((value) => {
+    if (value === null) return null;
+    mean = weight * mean + (1 - weight) * value;
+    mass = weight * mass + (1 - weight);
+    return mean / mass;
+  });
+}
+
+// Plotly takes names and hover text for a little HTML.
+const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+
+const distinct = (items) => [...new Set(items)];
+
+// The curves of a chart that are to be seen, each with its look and its points along the horizontal axis.
+function curvesToSee(chart, chosen, colours) {
+  const names = chart.names ?? page.runs, several = names.length > 1;
+  const labels = distinct(chart.curves.map((curve) => curve.label));
+  const heldOut = new Set(chart.curves.filter((curve) => curve.kind === "held-out").map((curve) => `${curve.run} ${curve.label}`));
+  const curves = chart.curves
+    .map((curve) => ({ ...curve, points: curve.places ?? page.lines[curve.lines][chosen.axis] }))
+    .filter((curve) => curve.points.some((point) => point !== null))
+    .filter((curve) => curve.places || !chosen.hidden.has(curve.run))
+    .filter((curve) => curve.kind !== "training" || chosen.training || !heldOut.has(`${curve.run} ${curve.label}`));
+  const kinds = distinct(curves.map((curve) => curve.kind));
+  return curves.map((curve) => {
+    const series = labels.indexOf(curve.label), owner = several ? names[curve.run] : null;
+    const parts = [owner, labels.length > 1 || !several ? curve.label : null, kinds.length > 1 ? curve.kind : null];
+    return {
+      ...curve,
+      owner,
+      colour: curve.baseline ? colours.faint : colours.series[(several ? curve.run : series) % colours.series.length],
+      dash: curve.baseline ? DASHES[2] : DASHES[series % DASHES.length],
+      name: plain(parts.filter((part) => part !== null).join(" · ")),
+    };
+  });
+}
+
+function curveTraces(curve, smoothing) {
+  const trace = {
+    type: "scatter", mode: "lines", x: curve.points, y: curve.values, name: curve.name,
+    line: { color: curve.colour, dash: curve.dash, width: 1.8 }, hovertemplate: "%{y:.5~g}",
+  };
+  if (curve.remarks) Object.assign(trace, { customdata: curve.remarks.map(plain), hovertemplate: "%{y:.5~g}, %{customdata}" });
+  if (curve.baseline) return [trace];
+  if (curve.kind !== "training") {
+    return [{ ...trace, mode: "lines+markers", line: { ...trace.line, width: 2.2 }, marker: { color: curve.colour, size: 6 } }];
+  }
+  if (smoothing === 0 || curve.values.length < 3) return [trace];
+  const raw = { ...trace, opacity: 0.35, line: { ...trace.line, dash: "solid", width: 1 }, hoverinfo: "skip", hovertemplate: undefined };
+  return [raw, { ...trace, y: smooth(curve.values, smoothing) }];
+}
+
+function referenceTraces(chart, curves, colours) {
+  const points = distinct(curves.flatMap((curve) => curve.points)).filter((point) => point !== null);
+  if (points.length === 0) return [];
+  const ends = typeof points[0] === "number" ? [points.reduce((a, b) => Math.min(a, b)), points.reduce((a, b) => Math.max(a, b))] : points;
+  return chart.lines_of_reference.map((reference) => ({
+    type: "scatter", mode: "lines", x: ends, y: ends.map(() => reference.value), name: plain(reference.label),
+    line: { color: colours.faint, dash: "5px,5px", width: 1.5 }, hovertemplate: "%{y:.5~g}",
+  }));
+}
+
+// Plotly's own legend answers to the mouse alone, and covers the axis on a small screen. Here runs have colours and
+// kinds of curves dashes; where there is one run, its kinds of curves have both.
+function showLegend(chart, curves, colours) {
+  const legend = document.getElementById(`legend-${chart.key}`);
+  const owners = new Map(curves.filter((curve) => curve.owner !== null && !curve.baseline).map((curve) => [curve.owner, [curve.colour, "solid"]]));
+  const labels = new Map(curves.map((curve) => [curve.label, [owners.size ? colours.faint : curve.colour, curve.dash]]));
+  const entries = [...owners, ...(labels.size > 1 || !owners.size ? labels : [])];
+  legend.replaceChildren(...entries.map(([entry, look]) => legendButton(chart, legend, entry, look)));
+  for (const reference of distinct(chart.lines_of_reference.map((line) => line.label))) {
+    const item = document.createElement("span");
+    item.append(lineSample(colours.faint, "5px,5px"), reference);
+    legend.append(item);
+  }
+}
+
+function legendButton(chart, legend, entry, look) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.setAttribute("aria-pressed", String(!chart.off?.has(entry)));
+  button.append(lineSample(...look), entry);
+  button.addEventListener("click", () => {
+    chart.off ??= new Set();
+    if (!chart.off.delete(entry)) chart.off.add(entry);
+    draw(chart);
+    [...legend.querySelectorAll("button")].find((other) => other.textContent === entry)?.focus();
+  });
+  return button;
+}
+
+function lineSample(colour, dash) {
+  const sample = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  sample.setAttribute("class", "sample");
+  sample.setAttribute("aria-hidden", "true");
+  const line = document.createElementNS("http://www.w3.org/2000/svg", "line");
+  const look = { x1: 0, x2: 28, y1: 5, y2: 5, stroke: colour, "stroke-width": 2.5, "stroke-dasharray": dash === "solid" ? "none" : dash };
+  for (const [name, value] of Object.entries(look)) line.setAttribute(name, value);
+  sample.append(line);
+  return sample;
+}
+
+function spreadTraces(chart, colours) {
+  const several = chart.names.length > 1;
+  return chart.spread.map((part) => {
+    const colour = colours.series[part.run % colours.series.length];
+    const place = several ? `${plain(part.split)}<br>${plain(chart.names[part.run])}` : plain(part.split);
+    const shared = {
+      x: part.values.map(() => place), y: part.values, text: part.remarks.map(plain),
+      hovertemplate: "%{y:.2f}, %{text}<extra></extra>",
+    };
+    if (part.type !== "box") {
+      const marker = part.type === "baseline" ? { symbol: "diamond", size: 11, color: colours.faint } : { symbol: "x", size: 9, color: colour };
+      return { ...shared, type: "scatter", mode: "markers", name: part.type, marker };
+    }
+    return {
+      ...shared, type: "box", name: place, boxpoints: "all", pointpos: 0, jitter: 0.4, boxmean: true,
+      line: { color: colour, width: 1.5 }, marker: { color: colour, size: 8 },
+    };
+  });
+}
+
+function layout(chart, chosen, colours) {
+  const axis = { gridcolor: colours.line, zerolinecolor: colours.line, linecolor: colours.line };
+  const title = chart.spread ? "" : chart.axis ?? AXES[chosen.axis];
+  const x = { ...axis, title: { text: title, standoff: 8 }, zeroline: false };
+  if (chart.spread || chart.curves.some((curve) => typeof curve.places?.[0] === "string")) x.type = "category";
+  else Object.assign(x, { tickformat: "~s", hoverformat: ",.6~g", rangemode: "tozero" });
+  return {
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colours.text, size: 12 },
+    margin: { t: 12, r: 12, b: 48, l: 62 }, hovermode: chart.spread ? "closest" : "x unified", hoverdistance: 60,
+    hoverlabel: { bgcolor: colours.back, bordercolor: colours.faint, font: { color: colours.text } }, showlegend: false,
+    xaxis: x, yaxis: { ...axis, title: { text: plain(chart.unit), standoff: 8 } }, uirevision: chosen.axis,
+  };
+}
+
+function draw(chart) {
+  const place = document.getElementById(`chart-${chart.key}`);
+  const chosen = choices(), colours = theme();
+  let traces;
+  if (chart.spread) traces = spreadTraces(chart, colours);
+  else {
+    const curves = curvesToSee(chart, chosen, colours);
+    showLegend(chart, curves, colours);
+    const seen = curves.filter((curve) => !chart.off?.has(curve.owner) && !chart.off?.has(curve.label));
+    traces = [...seen.flatMap((curve) => curveTraces(curve, chosen.smoothing)), ...referenceTraces(chart, seen, colours)];
+  }
+  return Plotly.react(place, traces, layout(chart, chosen, colours), CONFIG);
+}
+
+// The arrow keys move a reading from point to point, for the hand without a mouse and the eye without a screen.
+function readByKeys(chart) {
+  const place = document.getElementById(`chart-${chart.key}`), reading = document.getElementById(`reading-${chart.key}`);
+  let at = -1;
+  place.addEventListener("keydown", (event) => {
+    if (event.target !== place || !["ArrowLeft", "ArrowRight", "Escape"].includes(event.key)) return;
+    event.preventDefault();
+    if (event.key === "Escape") {
+      at = -1;
+      reading.textContent = "";
+      Plotly.Fx.unhover(place);
+      return;
+    }
+    const read = place.data.map((trace, number) => ({ trace, number })).filter(({ trace }) => trace.hoverinfo !== "skip");
+    const stops = distinct(read.flatMap(({ trace }) => [...trace.x])).filter((stop) => stop !== null);
+    if (typeof stops[0] === "number") stops.sort((a, b) => a - b);
+    at = Math.max(0, Math.min(stops.length - 1, at + (event.key === "ArrowRight" ? 1 : -1)));
+    const hits = read.flatMap(({ trace, number }) =>
+      [...trace.x].flatMap((x, point) => (x === stops[at] && trace.y[point] !== null ? [{ curveNumber: number, pointNumber: point }] : [])));
+    Plotly.Fx.hover(place, hits);
+    const decode = new DOMParser();
+    const values = hits.map((hit) => {
+      const trace = place.data[hit.curveNumber];
+      const name = decode.parseFromString(trace.name ?? "", "text/html").body.textContent;
+      return `${name} ${Number(trace.y[hit.pointNumber].toPrecision(5))}`;
+    });
+    const where = typeof stops[at] === "number" ? Number(stops[at].toPrecision(6)).toLocaleString("en") : stops[at];
+    reading.textContent = `${place.layout.xaxis.title.text} ${where}: ${values.join(", ")}`;
+  });
+}
+
+// Picture by picture, those in sight first, so that the page answers in between; a newer choice ends the drawing for an
+// older one.
+let drawing = 0;
+async function drawAll() {
+  const mine = ++drawing;
+  showControls();
+  const waiting = page.charts.map((chart) => {
+    const place = document.getElementById(`chart-${chart.key}`), { top, bottom } = place.getBoundingClientRect();
+    return { chart, place, away: Math.max(0, top - innerHeight, -bottom) };
+  });
+  for (const part of [document.body, ...waiting.map(({ place }) => place)]) part.dataset.drawn = "no";
+  for (const { chart, place } of waiting.sort((one, other) => one.away - other.away)) {
+    await draw(chart);
+    await new Promise((resolve) => setTimeout(resolve));
+    if (mine !== drawing) return;
+    place.dataset.drawn = "yes";
+  }
+  document.body.dataset.drawn = "yes";
+}
+
+function showControls() {
+  const chosen = choices(), colours = theme(), notice = document.getElementById("axis-notice");
+  for (const swatch of document.querySelectorAll(".swatch")) {
+    swatch.style.background = colours.series[Number(swatch.dataset.run) % colours.series.length];
+  }
+  if (!notice) return;
+  document.getElementById("smoothing-value").textContent = chosen.smoothing.toFixed(2);
+  const without = page.runs.filter((_, run) =>
+    Object.entries(page.lines).every(([name, lines]) => !name.startsWith(`${run} `) || lines[chosen.axis].every((point) => point === null)));
+  notice.textContent = without.length ? `Not known of, and so not drawn: ${without.join(", ")} over ${AXES[chosen.axis]}.` : "";
+}
+
+page.charts.forEach(readByKeys);
+let pending;
+document.getElementById("controls")?.addEventListener("input", () => {
+  showControls();
+  clearTimeout(pending);
+  pending = setTimeout(drawAll, 120);
+});
+document.getElementById("controls")?.addEventListener("submit", (event) => event.preventDefault());
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", drawAll);
+drawAll();

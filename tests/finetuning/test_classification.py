@@ -1,0 +1,338 @@
+"""Classification and regression: labels, scores against confusion matrices by hand, and a clear word for bad data."""
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from spanelectra.errors import UserError
+from spanelectra.finetuning.classification import Classification
+from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
+from spanelectra.finetuning.text_examples import Example
+
+Write = Callable[..., str]
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "e", "f", "g", "h"]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def function(*lines: str, name: str = "train.tsv") -> str:
+        path = tmp_path / name
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return str(path)
+
+    return function
+
+
+def task(**settings: Any) -> Classification:
+    return Classification(
+        FineTuningArguments(
+            **{"task": "classification", "model": "m", "train": "t", "dev": "d", "out_dir": "o", **settings}
+        ).resolved()
+    )
+
+
+def tokenizer(*, separates: bool = True) -> PreTrainedTokenizerFast:
+    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    if separates:
+        backend.post_processor = processors.TemplateProcessing(
+            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        model_max_length=8,  # so that longer texts would be warned of
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def examples(labels: Sequence[str | float | None], text: str = "a", pair: str | None = None) -> list[Example]:
+    return [Example(f"{text} {n}", pair, label, "file.tsv", n + 1) for n, label in enumerate(labels)]
+
+
+def scored(labels: Sequence[Any], predicted: Sequence[Any], **settings: Any) -> dict[str, float]:
+    classification = task(**settings)
+    if not settings.get("regression"):
+        classification.load_state({"labels": sorted({*labels, *predicted, "0", "1"})})
+    return classification.score(examples(labels), [{"predicted": answer} for answer in predicted])
+
+
+def test_labels_are_sorted_numbers_as_numbers(write: Write) -> None:
+    for names, ordered in ((["10", "9", "-1"], ["-1", "9", "10"]), (["b", "10", "9"], ["10", "9", "b"])):
+        classification = task()
+        train = classification.read(write(*(f"text {n}\t{name}" for n, name in enumerate(names * 2))))
+        classification.fit(train)
+        assert classification.labels == ordered
+        changes = classification.config_changes()
+        assert changes["id2label"] == dict(enumerate(ordered)) and changes["num_labels"] == 3
+        assert changes["label2id"] == {name: n for n, name in enumerate(ordered)}
+        again = task()
+        again.load_state(json.loads(json.dumps(classification.state())))
+        assert again.config_changes() == changes
+
+
+def test_training_needs_two_classes_and_not_one_for_each_text() -> None:
+    with pytest.raises(UserError, match="every label is 'yes'"):
+        task().fit(examples(["yes"] * 9))
+    with pytest.raises(UserError, match=r"every label is 2\.5"):
+        task(regression=True).fit(examples([2.5] * 9))
+    with pytest.raises(UserError, match=r"30 different labels in 40 records.*--label_column.*--regression"):
+        task().fit(examples([str(n % 30) for n in range(40)]))
+
+
+def test_rare_unbalanced_and_fractional_labels_are_remarked_on() -> None:
+    classification = task()
+    classification.fit(examples(["0"] * 44 + ["1.5"] * 4))
+    fraction, few, unbalanced = classification.remarks
+    assert "'1.5'" in fraction and "--regression" in fraction
+    assert "1 of 2 classes have fewer than 5 examples: '1.5' (4)" in few
+    assert "'0' is 11 times as common as '1.5' (44 to 4)" in unbalanced
+    balanced = task()
+    balanced.fit(examples(["0"] * 50 + ["1"] * 5))
+    assert balanced.remarks == []
+
+
+def test_check_refuses_a_label_that_training_never_saw() -> None:
+    classification = task()
+    classification.fit(examples(["good", "bad"] * 5))
+    with pytest.raises(UserError, match=r"dev\.tsv:3: the label 'god' .* \(bad, good\)\. Did you mean 'good'\?"):
+        classification.check(examples(["good", "bad", "god"], "b"), "dev.tsv")
+
+
+def test_check_counts_what_training_has_seen() -> None:
+    classification = task()
+    train = [*examples(["x", "y"] * 5, "a", "b"), Example(" ", " ", "x", "", 0)]
+    classification.fit(train)
+    classification.check(examples(["x", "y"] * 5, "a", "other"), "dev.tsv")
+    assert classification.remarks[1:] == []
+    classification.check([*train[3:6], *examples(["x"] * 4, "new", "b"), train[-1]], "dev.tsv")
+    assert "3 of 8 records of dev.tsv are in the training file too" in classification.remarks[-1]
+
+
+def test_empty_texts_are_counted_once(write: Write) -> None:
+    classification = task()
+    path = write("sentence\tlabel", "\tx", "  \ty", "a\tx")
+    for _ in range(2):
+        assert len(classification.read(path)) == 3
+    assert ["2 of 3 records" in remark for remark in classification.remarks] == [True]
+
+
+@pytest.mark.parametrize(
+    ("lines", "labels"),
+    [
+        (["sentence", "a fine film", "a bad one"], [None, None]),
+        (["a fine film", "a bad one"], [None, None]),
+        (["index\tsentence", "0\ta fine film", "1\ta bad one"], [None, None]),
+        (["sentence\tlabel", "a fine film\tgood", "a bad one\t-1"], ["good", None]),
+        (["a fine film\tgood", "a bad one\tbad"], ["good", "bad"]),
+        (["a fine film\t17", "a bad one\t18"], [None, None]),
+    ],
+)
+def test_a_file_to_predict_on_may_lack_labels(lines: list[str], labels: list[str | None], write: Write) -> None:
+    classification = task()
+    classification.load_state({"labels": ["bad", "good"]})
+    read = classification.read(write(*lines), labelled=False)
+    assert [example.text for example in read] == ["a fine film", "a bad one"]
+    assert [example.label for example in read] == labels
+    strange = sum(line.split("\t")[-1] in ("-1", "17", "18") for line in lines)
+    assert [f"{strange} of 2 labels" in remark for remark in classification.remarks] == [True][: bool(strange)]
+
+
+def test_the_label_column_of_training_may_be_absent_when_predicting(write: Write) -> None:
+    path = write("Quality\t#1 String\t#2 String", "1\ta\tb", name="a.tsv")
+    bare = write("#1 String\t#2 String", "a\tb", name="b.tsv")
+    classification = task(preset="mrpc")
+    classification.load_state({"labels": ["0", "1"]})
+    assert classification.read(path, labelled=False)[0].label == "1"
+    (example,) = classification.read(bare, labelled=False)
+    assert (example.text, example.text_pair, example.label) == ("a", "b", None)
+    with pytest.raises(UserError, match="no column 'Quality'"):
+        classification.read(bare)
+
+
+def test_features_are_those_of_the_tokenizer_and_pairs_are_separated() -> None:
+    classification = task(max_length=12)
+    classification.load_state({"labels": ["x", "y"]})
+    pairs = [Example("a b", "c", "y", "f", 1), Example("d", "", "x", "f", 2)]
+    first, second = classification.features(pairs, tokenizer(), 12, training=True)
+    assert first == {
+        "input_ids": [2, 4, 5, 3, 6, 3],
+        "token_type_ids": [0, 0, 0, 0, 1, 1],
+        "attention_mask": [1] * 6,
+        "labels": 1,
+        "example": 0,
+    }
+    assert second["input_ids"] == [2, 7, 3, 3] and second["labels"] == 0 and second["example"] == 1
+    assert all("labels" not in feature for feature in classification.features(pairs, tokenizer(), 12, training=False))
+    with pytest.raises(UserError, match="nothing between the two texts"):
+        classification.features(pairs, tokenizer(separates=False), 12, training=True)
+
+
+def test_long_texts_are_cut_and_counted_across_batches(caplog: pytest.LogCaptureFixture) -> None:
+    classification = task(max_length=8)
+    texts = ["a " * (1 + n % 9) for n in range(2100)]
+    whole = [Example(text, None, None, "dev.tsv", n) for n, text in enumerate(texts)]
+    features = classification.features(whole, tokenizer(), 8, training=False)
+    for n, feature in enumerate(features):
+        length = min(6, 1 + n % 9)
+        assert feature["input_ids"] == [2, *[4] * length, 3] and feature["example"] == n
+        assert len(feature["attention_mask"]) == len(feature["token_type_ids"]) == length + 2
+    cut = sum(1 + n % 9 > 6 for n in range(2100))
+    (remark,) = classification.remarks
+    assert f"{cut:,} of 2,100 texts of dev.tsv are longer than 8 tokens" in remark and "longest has 11" in remark
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_the_stock_model_trains_on_a_batch_of_features(regression: bool) -> None:
+    classification = task(regression=regression)
+    read = examples([1.5, -2.0, 3.0] if regression else ["x", "y", "z"])
+    classification.fit(read)
+    features = classification.features(read, tokenizer(), 16, training=True)
+    batch = classification.collator(tokenizer())([{**feature} for feature in features])
+    del batch["example"]
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8
+    )
+    config.update(classification.config_changes())
+    torch.manual_seed(0)
+    output = BertForSequenceClassification(config).eval()(**batch)
+    if regression:
+        expected = torch.nn.functional.mse_loss(output.logits[:, 0], torch.tensor([1.5, -2.0, 3.0]))
+    else:
+        expected = torch.nn.functional.cross_entropy(output.logits, torch.tensor([0, 1, 2]))
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_predictions_say_label_and_probabilities() -> None:
+    classification = task()
+    classification.load_state({"labels": ["bad", "good"]})
+    read = [Example("a", "b", "good", "f", 1), Example("c", "d", None, "f", 2)]
+    features = classification.features(read, tokenizer(), 16, training=False)
+    logits = [np.float32([0, math.log(3)]), np.float32([1000, 0])]
+    assert classification.predict(read, features, logits) == [
+        {
+            "text": "a",
+            "text_pair": "b",
+            "predicted": "good",
+            "probabilities": {"bad": 0.25, "good": 0.75},
+            "label": "good",
+        },
+        {"text": "c", "text_pair": "d", "predicted": "bad", "probabilities": {"bad": 1.0, "good": 0.0}},
+    ]
+    numbers = task(regression=True)
+    predicted = numbers.predict([Example("a", None, 2.0, "f", 1)], [{"example": 0}], [np.float32([2.5])])
+    assert predicted == [{"text": "a", "predicted": 2.5, "label": 2.0}]
+
+
+def test_scores_of_two_classes_are_those_of_the_confusion_matrix() -> None:
+    true_positive, false_positive, false_negative, true_negative = 6, 3, 2, 9
+    labels = ["1"] * 6 + ["0"] * 3 + ["1"] * 2 + ["0"] * 9
+    predicted = ["1"] * 9 + ["0"] * 11
+    f1 = 2 * true_positive / (2 * true_positive + false_positive + false_negative)
+    f1_of_0 = 2 * true_negative / (2 * true_negative + false_positive + false_negative)
+    matthews = (true_positive * true_negative - false_positive * false_negative) / math.sqrt(9 * 8 * 12 * 11)
+    assert scored(labels, predicted) == pytest.approx(
+        {"accuracy": 75, "f1": 100 * f1, "macro_f1": 50 * (f1 + f1_of_0), "matthews": 100 * matthews}
+    )
+
+
+def test_of_more_classes_f1_is_the_mean_over_them() -> None:
+    # class 0: 1 right, predicted 2 times, there 2 times; class 1: 1, 1, 2; class 2: 1, 2, 1
+    scores = scored(["0", "0", "1", "1", "2"], ["0", "2", "1", "0", "2"])
+    mean = (2 * 1 / 4 + 2 * 1 / 3 + 2 * 1 / 3) / 3
+    assert scores["f1"] == scores["macro_f1"] == pytest.approx(100 * mean)
+    # Gorodkin's generalisation: (n·right - Σ there·predicted) / √((n² - Σ predicted²)(n² - Σ there²))
+    assert scores["matthews"] == pytest.approx(100 * (5 * 3 - 8) / math.sqrt((25 - 9) * (25 - 9)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "predicted"),
+    [(["0", "1", "1"], ["0"] * 3), (["0"] * 3, ["1"] * 3), (["0"] * 3, ["0"] * 3), (["0", "1", "2"], ["2"] * 3)],
+)
+def test_constant_predictions_score_0_not_nan(labels: list[str], predicted: list[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scores = scored(labels, predicted)
+    assert scores["matthews"] == 0 and all(math.isfinite(score) for score in scores.values())
+
+
+def test_examples_without_label_are_not_scored() -> None:
+    classification = task()
+    classification.load_state({"labels": ["0", "1"]})
+    predictions = [{"predicted": "1"}, {"predicted": "1"}]
+    assert classification.score(examples(["1", None]), predictions)["accuracy"] == 100
+    with pytest.raises(UserError, match="no example has a label"):
+        classification.score(examples([None, None]), predictions)
+
+
+def test_correlations_are_those_of_the_definition() -> None:
+    labels, predicted = [1.0, 2.0, 3.0, 5.0], [1.0, 3.0, 2.0, 20.0]
+    centred = np.subtract(labels, np.mean(labels)), np.subtract(predicted, np.mean(predicted))
+    pearson = centred[0] @ centred[1] / math.sqrt(centred[0] @ centred[0] * (centred[1] @ centred[1]))
+    spearman = 1 - 6 * (0 + 1 + 1 + 0) / (4 * (16 - 1))  # ranks 1 2 3 4 and 1 3 2 4
+    assert scored(labels, predicted, regression=True) == pytest.approx(
+        {"pearson": 100 * pearson, "spearman": 100 * spearman}
+    )
+
+
+def test_predictions_that_are_constant_but_for_rounding_or_no_numbers_are_no_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        nearly = scored([1.0, 2.0, 3.0], [1e6, 1e6 + 1e-9, 1e6], regression=True)
+        assert all(math.isfinite(score) for score in nearly.values())
+        assert scored([1.0, 2.0, 3.0], [math.nan] * 3, regression=True) == {"pearson": 0, "spearman": 0}
+
+
+@given(labels=st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=6), constant=st.floats(-5, 5))
+def test_a_constant_correlates_with_nothing(labels: list[float], constant: float) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert scored(labels, [constant] * len(labels), regression=True) == {"pearson": 0, "spearman": 0}
+
+
+def test_the_baseline_is_the_commonest_label_of_training() -> None:
+    classification = task()
+    train = examples(["neg"] * 4 + ["pos"] * 6)
+    classification.fit(train)
+    baseline = classification.baseline(train, examples(["neg", "neg", "neg", "pos"]))
+    assert baseline.name == "always 'pos'"
+    assert baseline.scores == pytest.approx({"accuracy": 25, "f1": 100 * 2 / 5, "macro_f1": 100 * 1 / 5, "matthews": 0})
+    assert classification.metric in baseline.scores
+
+
+def test_the_baseline_of_regression_is_the_mean() -> None:
+    classification = task(regression=True)
+    baseline = classification.baseline(examples([1.0, 2.0, 6.0]), examples([1.0, 2.0]))
+    assert baseline.name.startswith("always 3, the mean")
+    assert baseline.scores == {"pearson": 0, "spearman": 0}
+
+
+def test_collapse_is_the_same_answer_for_different_labels() -> None:
+    def verdict(predicted: list[Any], labels: list[Any], regression: bool = False) -> str | None:
+        pairs = zip(predicted, labels, strict=True)
+        return task(regression=regression).collapse(
+            [{"predicted": answer} | ({} if label is None else {"label": label}) for answer, label in pairs]
+        )
+
+    assert verdict(["x"] * 3, ["x", "y", "x"]) == verdict(["x"] * 3, [None] * 3) == "always 'x'"
+    assert verdict(["x", "x", "y"], ["x", "y", "x"]) is None
+    assert verdict(["x"] * 3, ["x"] * 3) is None
+    assert verdict(["x"], [None]) is None
+    assert verdict([2.0, 2.001, 2.002], [0.0, 5.0, 1.0], regression=True) == "always about 2.001"
+    assert verdict([2.0, 2.5, 3.0], [0.0, 5.0, 1.0], regression=True) is None
+    assert verdict([2.0, 2.001], [None, None], regression=True) is None

@@ -1,0 +1,365 @@
+"""The command ``finetune`` from files to a model: what it learns, writes and says, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainerCallback, pipeline
+
+from spanelectra.atomic_files import file_digest, find_damage
+from spanelectra.callbacks import RunStopped, TrainingDiverged
+from spanelectra.errors import UserError
+from spanelectra.finetuning import fine_tuning
+from spanelectra.finetuning.fine_tuning import finetune
+from spanelectra.finetuning.seed_summary import rank, summarise_runs
+from spanelectra.finetuning.task_trainer import FineTuningTrainer
+from tiny_tasks import quick, save_encoder, write_classification
+
+ENDINGS = {"classification": "tsv", "token": "conll", "qa": "json"}
+FAMILIES = {"classification": "modernbert", "token": "modernbert", "qa": "electra"}
+# by kind: what a finished run may differ in from another of the same settings
+TIMES = ("seconds", "environment", "peak_memory_mib", "config")
+
+
+def files_of(tiny: Path, kind: str, *names: str) -> dict[str, str]:
+    return {name: str(tiny / kind / f"{name}.{ENDINGS[kind]}") for name in names or ("train", "dev", "test")}
+
+
+@pytest.fixture(scope="module")
+def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Kind -> a finished run; of classification, one of two seeds."""
+    directory = tmp_path_factory.mktemp("runs")
+    for kind, family in FAMILIES.items():
+        seeds = 2 if kind == "classification" else 1
+        finetune(quick(tiny / family, files_of(tiny, kind), directory / kind, seeds=seeds))
+    return {kind: directory / kind for kind in FAMILIES}
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+
+
+def timeless(content: Any) -> Any:
+    """Results without what differs from session to session."""
+    if isinstance(content, dict):
+        return {name: timeless(value) for name, value in content.items() if name not in TIMES}
+    return [timeless(value) for value in content] if isinstance(content, list) else content
+
+
+def model_digest(run: Path) -> str:
+    return file_digest(run / "model" / "model.safetensors")
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """File -> digest, of everything below a directory."""
+    files = [file for file in directory.rglob("*") if file.is_file()]
+    return {str(file.relative_to(directory)): file_digest(file) for file in files}
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    assert timeless(metrics_of(found)) == timeless(metrics_of(expected))
+    assert model_digest(found) == model_digest(expected)
+    for seed in expected.glob("seed-*"):
+        for file in seed.glob("predictions-*.jsonl"):
+            assert file_digest(found / seed.name / file.name) == file_digest(file)
+    assert sorted(path.name for path in found.iterdir()) == sorted(path.name for path in expected.iterdir())
+
+
+def predictions_of(run: Path, split: str) -> list[dict[str, Any]]:
+    """Of the seed whose model was kept."""
+    metrics = metrics_of(run)
+    best = max(metrics["runs"], key=lambda result: rank(result, metrics["metric"]))
+    lines = (run / f"seed-{best['seed']}" / f"predictions-{split}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_it_learns(kind: str, runs: dict[str, Path]) -> None:
+    metrics = metrics_of(runs[kind])
+    for split in ("dev", "test"):
+        baseline = metrics["baseline"][split]["scores"][metrics["metric"]]
+        assert metrics["summary"][split][metrics["metric"]]["mean"] > baseline + 30
+    assert metrics["collapsed"] == []
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_the_results_say_everything(kind: str, tiny: Path, runs: dict[str, Path]) -> None:
+    metrics = metrics_of(runs[kind])
+    assert (metrics["task"], metrics["model"]) == (kind, FAMILIES[kind]) and metrics["parameters"] > 10_000
+    assert [result["seed"] for result in metrics["runs"]] == list(range(2 if kind == "classification" else 1))
+    for result in metrics["runs"]:
+        assert metrics["metric"] in result["dev"] and metrics["metric"] in result["test"]
+        assert result["collapsed"] is None and result["seconds"] > 0 and result["bf16"] is False
+        assert (result["learning_rate"], result["steps"]) == (3e-3, 40)
+        assert [entry["step"] for entry in result["history"]] == [10, 20, 30, 40]
+        assert max(entry["dev"][metrics["metric"]] for entry in result["history"]) == pytest.approx(
+            result["dev"][metrics["metric"]], abs=3
+        )
+        assert json.loads((runs[kind] / f"seed-{result['seed']}" / "metrics.json").read_text()) == result
+        assert find_damage(runs[kind] / f"seed-{result['seed']}") is None
+    for split in ("dev", "test"):
+        assert metrics["summary"][split] == summarise_runs(metrics["runs"], split)
+        assert len(predictions_of(runs[kind], split)) == 40
+    assert metrics["data"]["train"]["sha256"] == file_digest(Path(files_of(tiny, kind)["train"]))
+    assert metrics["config"]["learning_rate"] == 3e-3 and "torch" in metrics["environment"]["versions"]
+    names = {"config.yaml", "metrics.json", "model", *(f"seed-{result['seed']}" for result in metrics["runs"])}
+    assert {path.name for path in runs[kind].iterdir()} == names
+
+
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_nothing_of_the_machine_is_in_the_model(kind: str, tiny: Path, runs: dict[str, Path]) -> None:
+    for file in (runs[kind] / "model").iterdir():
+        assert str(tiny.parent).encode() not in file.read_bytes(), file.name
+
+
+def test_the_classifiers_pipeline_gives_the_same_answers(runs: dict[str, Path]) -> None:
+    classify = pipeline("text-classification", str(runs["classification"] / "model"), device="cpu")
+    for prediction in predictions_of(runs["classification"], "test"):
+        (found,) = classify([prediction["text"]])
+        assert found["label"] == prediction["predicted"]
+        assert found["score"] == pytest.approx(max(prediction["probabilities"].values()), abs=1e-3)
+
+
+def test_the_taggers_pipeline_gives_the_same_answers(runs: dict[str, Path]) -> None:
+    tag = pipeline("token-classification", str(runs["token"] / "model"), ignore_labels=[], device="cpu")
+    for prediction in predictions_of(runs["token"], "test"):
+        assert [entry["entity"] for entry in tag(" ".join(prediction["words"]))] == prediction["predicted"]
+
+
+def test_the_question_answerer_gives_the_same_answers(tiny: Path, runs: dict[str, Path]) -> None:
+    directory = runs["qa"] / "model"
+    model, tokenizer = (
+        AutoModelForQuestionAnswering.from_pretrained(directory),
+        AutoTokenizer.from_pretrained(directory),
+    )
+    articles = json.loads(Path(files_of(tiny, "qa")["test"]).read_text())["data"]
+    for paragraph, prediction in zip(articles[0]["paragraphs"], predictions_of(runs["qa"], "test"), strict=True):
+        inputs = tokenizer(prediction["question"], paragraph["context"], return_tensors="pt")
+        with torch.no_grad():
+            output = model(**inputs)
+        # ends on or after starts, both in the context
+        scores = output.start_logits[0][:, None] + output.end_logits[0][None, :]
+        inside = torch.tensor([part == 1 for part in inputs.sequence_ids(0)])
+        allowed = (inside[:, None] & inside[None, :]).triu() & ~torch.ones_like(scores, dtype=torch.bool).triu(30)
+        start, end = divmod(int(scores.masked_fill(~allowed, -torch.inf).argmax()), len(inside))
+        answer = " ".join(
+            paragraph["context"].split()[start - len(prediction["question"].split()) - 2 :][: end - start + 1]
+        )
+        assert answer == prediction["predicted"]
+
+
+def test_what_it_says(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = quick(
+        tiny / "modernbert", files_of(tiny, "classification"), tmp_path / "run", epochs=1, max_length=64, quiet=False
+    )
+    finetune(settings)
+    said = capsys.readouterr().err
+    for words in (
+        "modernbert: 0.02 M parameters",
+        "classification: train 160 examples, dev 40 examples, test 40 examples; longest input 40 tokens",
+        "max_length is 40, not 64",
+        "epoch 1.00  loss 0.",
+        "over 1 of 1 seeds",
+        "always 'bad': 50.00",
+        f"the best seed's model is in {tmp_path / 'run' / 'model'}",
+    ):
+        assert words in said
+    assert metrics_of(tmp_path / "run")["config"]["max_length"] == 40
+
+
+def test_another_seed_is_added_and_finished_ones_stay(
+    tiny: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(runs["classification"], tmp_path / "run")
+    before = contents(tmp_path / "run")
+    built: list[int] = []
+    build = fine_tuning.build_task_model
+    monkeypatch.setattr(fine_tuning, "build_task_model", lambda *given: (built.append(given[-1]), build(*given))[1])
+    settings = quick(tiny / "modernbert", files_of(tiny, "classification"), tmp_path / "run", seeds=3, resume=True)
+    results = finetune(settings)
+    assert built == [2]
+    after = contents(tmp_path / "run")
+    assert all(after[file] == digest for file, digest in before.items() if file.startswith("seed-"))
+    assert [result["seed"] for result in results["runs"]] == [0, 1, 2]
+    assert timeless(results["runs"][:2]) == timeless(metrics_of(runs["classification"])["runs"])
+    # a tie does not take the earlier seed's place
+    is_better = results["runs"][2]["dev"]["accuracy"] > max(r["dev"]["accuracy"] for r in results["runs"][:2])
+    assert (model_digest(tmp_path / "run") == model_digest(runs["classification"])) == (not is_better)
+
+
+def test_changed_files_do_not_go_on(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny / "modernbert", tmp_path / "m")
+    files = {
+        name: shutil.copy(file, tmp_path) for name, file in files_of(tiny, "classification", "train", "dev").items()
+    }
+    settings = {"epochs": 0.2, "max_train_examples": 32}
+    finetune(quick(tmp_path / "m", files, tmp_path / "run", **settings))
+    before = contents(tmp_path / "run")
+    save_encoder("modernbert", tmp_path / "m", detector=True, seed=5)
+    with pytest.raises(UserError, match="--resume: encoder changed since seed 0 was trained"):
+        finetune(quick(tmp_path / "m", files, tmp_path / "run", resume=True, seeds=2, **settings))
+    shutil.rmtree(tmp_path / "m")
+    shutil.copytree(tiny / "modernbert", tmp_path / "m")
+    write_classification(Path(files["dev"]), 40, seed=9)
+    with pytest.raises(UserError, match="--resume: dev changed"):
+        finetune(quick(tmp_path / "m", files, tmp_path / "run", resume=True, seeds=2, **settings))
+    assert contents(tmp_path / "run") == before
+
+
+class SignalAt(TrainerCallback):
+    """Sends this process a signal in a step of a seed."""
+
+    def __init__(self, seed: int, step: int, number: int) -> None:
+        self.seed, self.step, self.number = seed, step, number
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if (args.seed, state.global_step) == (self.seed, self.step):
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_keeps_finished_seeds_and_the_run_goes_on(
+    number: signal.Signals,
+    code: int,
+    tiny: Path,
+    runs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    files, run = files_of(tiny, "classification"), tmp_path / "run"
+    # seed 0 need not be trained once more
+    shutil.copytree(runs["classification"], run, ignore=shutil.ignore_patterns("seed-1", "metrics.json"))
+    settings = {"seeds": 2, "resume": True}
+    with monkeypatch.context() as patch:
+        make = FineTuningTrainer.__init__
+
+        def with_signal(self: FineTuningTrainer, **given: Any) -> None:
+            make(self, **given)
+            self.add_callback(SignalAt(1, 7, number))
+
+        patch.setattr(FineTuningTrainer, "__init__", with_signal)
+        with pytest.raises(RunStopped) as stopped:
+            finetune(quick(tiny / "modernbert", files, run, quiet=False, **settings))
+    assert stopped.value.exit_code == code
+    assert "1 of 2 seeds are finished and kept. Go on by the same command with --resume" in capsys.readouterr().err
+    assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "model", "seed-0"]
+    finetune(quick(tiny / "modernbert", files, run, **settings))
+    assert_same_run(run, runs["classification"])
+
+
+def test_a_killed_run_goes_on_to_the_same_end(tiny: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = quick(tiny / "modernbert", files_of(tiny, "classification"), run, seeds=2)
+    flags = [f"--{name}={getattr(settings, name)}" for name in ("task", "model", "train", "dev", "test", "out_dir")]
+    flags += ["--learning_rate=3e-3", "--epochs=4", "--batch_size=16", "--max_length=32", "--bf16=false", "--seeds=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "spanelectra.cli", "finetune", *flags, "--quiet"]
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE)
+    while process.poll() is None and not (run / "seed-0").exists():
+        time.sleep(0.01)
+    process.kill()
+    _, errors = process.communicate()
+    assert (run / "seed-0").exists(), errors.decode()
+    settings.resume = True
+    finetune(settings)
+    assert_same_run(run, runs["classification"])
+
+
+def test_divergence_keeps_finished_seeds(
+    tiny: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(runs["classification"], tmp_path / "run", ignore=shutil.ignore_patterns("seed-1"))
+    compute = FineTuningTrainer.compute_loss
+    monkeypatch.setattr(FineTuningTrainer, "compute_loss", lambda *given, **more: compute(*given, **more) * torch.nan)
+    settings = quick(tiny / "modernbert", files_of(tiny, "classification"), tmp_path / "run", seeds=2, resume=True)
+    with pytest.raises(TrainingDiverged, match="of seed 1"):
+        finetune(settings)
+    assert sorted(path.name for path in (tmp_path / "run").glob("seed-*")) == ["seed-0"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dev": "{tmp}/dev.tsv"}, "dev.tsv:3: the label 'unheard' is not among those"),
+        ({"train": "{tmp}/nowhere.tsv"}, "There is no file"),
+        ({"model": "{tmp}"}, "holds no tokenizer that opens"),
+        ({"label_column": "7"}, "no column 7"),
+        ({"metric": "f2"}, "metric 'f2' does not fit"),
+    ],
+)
+def test_bad_input_leaves_an_earlier_run_as_it_was(
+    changes: dict[str, str], message: str, tiny: Path, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\nfine\tgood\nold\tunheard\n")
+    files, run = files_of(tiny, "classification"), runs["classification"]
+    before = contents(run)
+    settings = quick(tiny / "modernbert", files, run, overwrite=True)
+    for name, value in changes.items():
+        setattr(settings, name, value.replace("{tmp}", str(tmp_path)))
+    with pytest.raises(UserError, match=message):
+        finetune(settings)
+    assert contents(run) == before
+
+
+def test_an_earlier_run_is_replaced_only_when_asked(tiny: Path, tmp_path: Path) -> None:
+    files, small = files_of(tiny, "classification", "train", "dev"), {"epochs": 0.2, "max_train_examples": 32}
+    finetune(quick(tiny / "modernbert", files, tmp_path / "run", seeds=2, **small))
+    before = contents(tmp_path / "run")
+    with pytest.raises(UserError, match="holds a run already"):
+        finetune(quick(tiny / "modernbert", files, tmp_path / "run", **small))
+    assert contents(tmp_path / "run") == before
+    results = finetune(quick(tiny / "modernbert", files, tmp_path / "run", seed=1, overwrite=True, **small))
+    assert [path.name for path in (tmp_path / "run").glob("seed-*")] == ["seed-1"]
+    assert metrics_of(tmp_path / "run") == results
+    # the seed's results do not depend on which seed came first, but for the examples that it draws
+    assert results["data"]["train"]["examples"] == 32
+
+
+def test_a_part_of_training_is_held_out(tiny: Path, tmp_path: Path) -> None:
+    files = files_of(tiny, "token", "train") | {"dev": "0.25"}
+    results = finetune(quick(tiny / "bert", files, tmp_path / "run", epochs=0.5, max_train_examples=50))
+    assert (results["data"]["train"]["examples"], results["data"]["dev"]["examples"]) == (50, 40)
+    assert results["runs"][0]["test"] is None and set(results["summary"]) == {"dev"}
+    assert len(predictions_of(tmp_path / "run", "dev")) == 40
+
+
+def test_fresh_weights_need_a_shape_only(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(tiny / "electra", tmp_path / "m", ignore=shutil.ignore_patterns("*.safetensors"))
+    settings = {"epochs": 0.2, "max_train_examples": 32, "random_weights": True}
+    for model in (tmp_path / "m", tiny / "electra"):
+        run = tmp_path / f"run-{model.parent.name}"
+        finetune(quick(model, files_of(tiny, "token", "train", "dev"), run, quiet=False, **settings))
+        assert "(shape only: fresh weights)" in capsys.readouterr().err
+    digests = {model_digest(run) for run in tmp_path.glob("run-*")}
+    assert len(digests) == 1
+
+
+def test_a_collapsed_seed_is_named(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # sentences that tell nothing, most of them good
+    for name, count in (("train", 40), ("dev", 8)):
+        rows = [f"the mill\t{'good' if number % 4 else 'bad'}" for number in range(count)]
+        (tmp_path / f"{name}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    files = {name: str(tmp_path / f"{name}.tsv") for name in ("train", "dev")}
+    results = finetune(quick(tiny / "modernbert", files, tmp_path / "run", epochs=2, quiet=False))
+    assert results["collapsed"] == [0] and results["runs"][0]["collapsed"] == "always 'good'"
+    said = capsys.readouterr().err
+    assert "ALARM seed 0 collapsed (always 'good'): try a smaller --learning_rate" in said
+    assert "8 of 8 records" in said
+
+
+def test_it_is_a_program_of_one_process(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="fine-tuning runs in one process; start it without torchrun"):
+        finetune(quick(tiny / "bert", files_of(tiny, "token"), tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

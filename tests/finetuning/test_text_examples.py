@@ -1,0 +1,108 @@
+"""Examples from tables: which column is what, what labels say, and a clear word for records that lack something."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spanelectra.errors import UserError
+from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
+from spanelectra.finetuning.text_examples import Example, read_examples
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    def function(*lines: str, name: str = "train.tsv") -> str:
+        path = tmp_path / name
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return str(path)
+
+    return function
+
+
+def read(path: str, **settings: Any) -> tuple[list[Example], list[str]]:
+    needed = {"task": "classification", "model": "m", "train": "t", "dev": "d", "out_dir": "o"}
+    return read_examples(path, FineTuningArguments(**{**needed, **settings}).resolved(), labelled=True)
+
+
+@pytest.mark.parametrize(
+    ("header", "record", "settings", "expected"),
+    [
+        ("", "fine\tgood", {}, ("fine", None, "good")),
+        ("sentence\tlabel", "fine\tgood", {}, ("fine", None, "good")),
+        ("id\tLabel\tText", "7\tgood\tfine", {}, ("fine", None, "good")),
+        ("verdict\tsentence", "good\tfine", {"header": "yes"}, ("fine", None, "good")),
+        ("", "src\tgood\t\tfine", {"text_column": "-1", "label_column": "1"}, ("fine", None, "good")),
+        ("label\tpremise\thypothesis", "good\tfine\tbad", {"text_pair_column": "hypothesis"}, ("fine", "bad", "good")),
+        ("question\tsentence\tlabel", "q\ts\tgood", {"text_pair_column": "question"}, ("s", "q", "good")),
+    ],
+)
+def test_columns_are_chosen_by_setting_by_name_and_by_place(
+    header: str, record: str, settings: dict[str, Any], expected: tuple[str, str | None, str], write: Write
+) -> None:
+    (example,), _ = read(write(*[header][: bool(header)], record), **settings)
+    assert (example.text, example.text_pair, example.label) == expected
+    assert example.line == 1 + bool(header)
+
+
+def test_guessed_columns_and_a_second_text_that_is_not_read_are_said(write: Write) -> None:
+    examples, (text, label) = read(write("gj04\t1\t\tOur friends\tx", "gj04\t0\t\tOne more\ty"))
+    assert examples[0].text == "gj04"
+    assert "'0' is taken for the text ('gj04')" in text and "'4' is taken for the label ('x')" in label
+    _, (second,) = read(write("sentence1\tsentence2\tlabel", "a\tb\t1"))
+    assert "--text_pair_column sentence2" in second
+
+
+def test_a_label_column_cannot_be_the_text(write: Write) -> None:
+    with pytest.raises(UserError, match="must be different columns"):
+        read(write("fine\tgood"), text_column="0", label_column="0")
+    with pytest.raises(UserError, match="no column is left for the label"):
+        read(write("sentence", "fine"))
+
+
+def test_presets_read_the_files_as_they_are_published(write: Write) -> None:
+    (first, second), _ = read(
+        write(
+            "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String",
+            '1\t70\t71\tHe said "no.\tHe said no.',
+            "0\t72\t73\tOne.\tTwo.",
+            name="mrpc.txt",
+        ),
+        preset="mrpc",
+    )
+    assert (first.text, first.text_pair, first.label, first.line) == ('He said "no.', "He said no.", "1", 2)
+    assert (second.text, second.text_pair, second.label, second.line) == ("One.", "Two.", "0", 3)
+    (cola,), _ = read(write("gj04\t1\t\tOur friends won't buy this."), preset="cola")
+    assert (cola.text, cola.label) == ("Our friends won't buy this.", "1")
+
+
+def test_json_labels_become_names(write: Write) -> None:
+    values = [1, 1.0, "1", True, 0.5]
+    lines = [json.dumps({"text": "a", "label": value}) for value in values]
+    examples, _ = read(write(*lines, name="train.jsonl"))
+    assert [example.label for example in examples] == ["1", "1", "1", "true", "0.5"]
+
+
+@pytest.mark.parametrize(
+    ("line", "regression", "message"),
+    [
+        ('{"text": "a", "label": null}', False, r"train\.jsonl:2: column 'label': the label is missing\."),
+        ('{"text": "a", "label": " "}', False, "the label is missing"),
+        ('{"text": "a", "label": NaN}', False, r"the label is missing \(NaN\)"),
+        ('{"text": "a"}', False, "the label is missing"),
+        ('{"text": "a", "label": ["x"]}', False, "the label is list, neither text nor a number"),
+        ('{"text": 3, "label": "x"}', False, r"train\.jsonl:2: column 'text' holds int, not text"),
+        ('{"text": "a", "label": "x"}', True, r"train\.jsonl:2: column 'label': 'x' is not a number"),
+        ('{"text": "a", "label": NaN}', True, "'nan' is not a number"),
+        ('{"text": "a", "label": ""}', True, "the label is missing"),
+        ('{"text": "a", "label": Infinity}', True, "'inf' is not a number"),
+    ],
+)
+def test_a_bad_record_is_named_with_its_line(line: str, regression: bool, message: str, write: Write) -> None:
+    path = write('{"text": "a", "label": 1}', line, name="train.jsonl")
+    with pytest.raises(UserError, match=message):
+        read(path, regression=regression)

@@ -1,0 +1,199 @@
+"""The page in a real browser: what it shows, what its controls do, and that everybody can use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from browser import Tab, browser  # noqa: F401 - fixture
+from report_runs import seed_results, write_fine_tuning
+from spanelectra.report.run_record import RunRecord, read_runs
+from spanelectra.run_page import report
+
+HOSTILE = "<b>bold</b> &amp; <i>"
+
+
+@pytest.fixture(scope="module")
+def one_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of one run, its model's pass over some rows included."""
+    return report([str(finished_run)], str(tmp_path_factory.mktemp("one") / "page.html"), rows=64, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def side_by_side(finished_run: Path, generator_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of two pre-training runs and two of fine-tuning, with a name that must not become HTML."""
+    place = tmp_path_factory.mktemp("several")
+    seeds = [seed_results(seed, 80.0 + seed) for seed in range(3)]
+    tasks = [write_fine_tuning(place / name, seeds) for name in ("task", HOSTILE.replace("/", "|"))]
+    runs = [str(run) for run in (finished_run, generator_run, *tasks)]
+    return report(runs, str(place / "page.html"), rows=0, quiet=True)
+
+
+def open_page(browser: Any, file: Path, width: int = 1280) -> Tab:  # noqa: F811
+    tab = Tab(browser, width)
+    # five megabytes of script, on whatever machine runs the tests
+    tab.page.set_default_timeout(120_000)
+    tab.page.goto(file.as_uri())
+    settle(tab)
+    return tab
+
+
+def settle(tab: Tab, picture: str = "body") -> None:
+    """Wait until a picture is drawn, or all of them are."""
+    tab.page.wait_for_selector(f"{picture}[data-drawn=yes]")
+
+
+@pytest.fixture(scope="module")
+def tab(browser: Any, one_run: Path) -> Iterator[Tab]:  # noqa: F811
+    """One run's page at 1280 pixels; every test leaves its controls as it found them."""
+    yield open_page(browser, one_run)
+
+
+@pytest.fixture(scope="module")
+def several(browser: Any, side_by_side: Path) -> Iterator[Tab]:  # noqa: F811
+    yield open_page(browser, side_by_side)
+
+
+@pytest.fixture
+def logged(finished_run: Path) -> RunRecord:
+    return read_runs([finished_run])[0]
+
+
+def traces(tab: Tab, key: str) -> list[dict[str, Any]]:
+    """What Plotly draws in a chart: name, points and look of each trace."""
+    return tab.page.evaluate(
+        "key => document.getElementById(`chart-${key}`).data.map(t => ({name: t.name, type: t.type, x: [...t.x], "
+        "y: [...t.y], opacity: t.opacity ?? 1, color: t.line?.color}))",
+        key,
+    )
+
+
+def trace(tab: Tab, key: str, name: str) -> dict[str, Any]:
+    """The curve of that name, smoothed where it is."""
+    return [found for found in traces(tab, key) if found["name"] == name and found["opacity"] == 1][-1]
+
+
+def change(tab: Tab, action: Any, key: str = "mlm_loss") -> None:
+    """Do something to a control, with the picture ``key`` in sight, and wait for that picture."""
+    picture = f"#chart-{key}"
+    tab.page.locator(picture).scroll_into_view_if_needed()
+    tab.page.evaluate("picture => { document.querySelector(picture).dataset.drawn = 'no'; }", picture)
+    action()
+    settle(tab, picture)
+
+
+def test_the_curves_are_the_logs_numbers_over_every_axis(tab: Tab, logged: RunRecord) -> None:
+    training, held_out = logged.lines(held_out=False), logged.lines(held_out=True)
+    curve = trace(tab, "mlm_loss", "MLM · held-out")
+    assert curve["y"] == pytest.approx([line["eval_mlm_loss"] for line in held_out], rel=1e-6)
+    assert curve["x"] == [line["step"] for line in held_out]
+    for axis, expected in (
+        ("tokens", [line["tokens"] for line in training]),
+        ("minutes", [line["wall_seconds"] / 60 for line in training]),
+        ("steps", [line["step"] for line in training]),
+    ):
+        change(tab, lambda axis=axis: tab.page.select_option("#axis", axis))
+        curve = trace(tab, "mlm_loss", "MLM · training")
+        assert curve["x"] == pytest.approx(expected)
+        assert curve["y"] == pytest.approx([line["mlm_loss"] for line in training], rel=1e-6)
+    change(tab, lambda: tab.page.select_option("#axis", "flops"))
+    assert trace(tab, "mlm_loss", "MLM · training")["x"][-1] == pytest.approx(logged.metrics["training_flops"])
+    change(tab, lambda: tab.page.select_option("#axis", "steps"))
+
+
+def test_smoothing_is_a_debiased_average_with_the_log_behind_it(tab: Tab, logged: RunRecord) -> None:
+    change(tab, lambda: tab.page.locator("#smoothing").fill("0.5"))
+    losses, mean, mass, expected = [line["mlm_loss"] for line in logged.lines(held_out=False)], 0.0, 0.0, []
+    for loss in losses:
+        mean, mass = 0.5 * mean + 0.5 * loss, 0.5 * mass + 0.5
+        expected.append(mean / mass)
+    assert tab.page.text_content("#smoothing-value") == "0.50"
+    assert trace(tab, "mlm_loss", "MLM · training")["y"] == pytest.approx(expected, rel=1e-6)
+    raw = [found for found in traces(tab, "mlm_loss") if found["opacity"] < 1]
+    assert len(raw) == 1 and raw[0]["y"] == pytest.approx(losses, rel=1e-6)
+    change(tab, lambda: tab.page.locator("#smoothing").fill("0"))
+    assert not [found for found in traces(tab, "mlm_loss") if found["opacity"] < 1]
+
+
+def test_hovering_reads_a_point(tab: Tab, logged: RunRecord) -> None:
+    chart = tab.page.locator("#chart-mlm_loss")
+    chart.scroll_into_view_if_needed()
+    plot = chart.locator(".nsewdrag").bounding_box()
+    tab.page.mouse.move(plot["x"] + 5, plot["y"] + 40)
+    tab.page.mouse.move(plot["x"] + plot["width"] - 6, plot["y"] + 60)
+    label = chart.locator(".hoverlayer .legend")
+    label.wait_for()
+    last = logged.lines(held_out=True)[-1]["eval_mlm_loss"]
+    assert f"{last:.5g}".rstrip("0") in label.text_content() and "held-out" in label.text_content()
+
+
+def test_the_keyboard_reads_points_and_takes_curves_away(tab: Tab, logged: RunRecord) -> None:
+    tab.page.locator("#chart-mlm_loss").focus()
+    tab.page.keyboard.press("ArrowRight")
+    tab.page.keyboard.press("ArrowRight")
+    reading = tab.page.text_content("#reading-mlm_loss")
+    second = logged.history[1]
+    assert reading.startswith(f"optimiser steps {second['step']}: ") and "MLM · training" in reading
+    tab.page.keyboard.press("Escape")
+    assert tab.page.text_content("#reading-mlm_loss") == ""
+    pressed = tab.page.locator("#legend-mlm_loss button")
+    while not pressed.evaluate("button => button === document.activeElement"):
+        tab.page.keyboard.press("Tab")
+        assert tab.page.evaluate("document.activeElement.closest('figure')?.getAttribute('aria-labelledby')") == (
+            "title-mlm_loss"
+        )
+    tab.page.keyboard.press("Enter")
+    assert pressed.get_attribute("aria-pressed") == "false" and traces(tab, "mlm_loss") == []
+    tab.page.keyboard.press("Enter")
+    assert pressed.get_attribute("aria-pressed") == "true" and len(traces(tab, "mlm_loss")) == 3
+
+
+def test_the_span_pictures_have_a_point_for_each_place(tab: Tab) -> None:
+    curve = trace(tab, "span_tokens_loss", "MLM")
+    assert curve["x"][0] == "1" and len(curve["x"]) == len(curve["y"]) > 1
+
+
+def test_runs_can_be_taken_away(several: Tab) -> None:
+    assert {found["name"] for found in traces(several, "mlm_loss")} == {"joint", "generator", "guessing by frequency"}
+    colour = trace(several, "mlm_loss", "generator")["color"]
+    first = several.page.locator("input.run").first
+    change(several, first.uncheck)
+    assert {found["name"] for found in traces(several, "mlm_loss")} == {"generator", "guessing by frequency"}
+    assert trace(several, "mlm_loss", "generator")["color"] == colour
+    change(several, first.check)
+    change(several, several.page.locator("#training").check)
+    names = {found["name"] for found in traces(several, "mlm_loss")}
+    assert {"joint · training", "joint · held-out", "generator · training"} < names
+
+
+def test_seeds_are_dots_and_names_are_text(several: Tab) -> None:
+    boxes = [found for found in traces(several, "fine_tuning_0") if found["type"] == "box"]
+    assert [box["y"] for box in boxes[:2]] == [[80.0, 81.0, 82.0], [79.0, 80.0, 81.0]]
+    legend = several.page.locator("#legend-fine_tuning_history_loss button").all_text_contents()
+    assert legend[:2] == ["task", HOSTILE.replace("/", "|")]
+    ticks = several.page.locator("#chart-fine_tuning_0 .xtick text").all_text_contents()
+    assert any(HOSTILE.replace("/", "|") in tick for tick in ticks)
+
+
+def check_for_everybody(tab: Tab) -> None:
+    settle(tab)
+    assert not tab.is_wider_than_its_window()
+    assert tab.page.locator(".chart .main-svg").count() >= 15
+    assert tab.page.locator(".modebar-btn").first.get_attribute("data-title") == "Download plot as a PNG"
+    assert tab.page.locator("[data-title*=Share]").count() == 0
+    assert tab.complaints == []
+    assert tab.accessibility_findings() == []
+
+
+def test_everybody_can_use_it_on_a_large_light_screen(tab: Tab) -> None:
+    check_for_everybody(tab)
+
+
+def test_everybody_can_use_it_on_a_small_dark_one(several: Tab) -> None:
+    several.page.set_viewport_size({"width": 390, "height": 900})
+    several.page.evaluate("document.body.dataset.drawn = 'no'")
+    several.page.emulate_media(color_scheme="dark")
+    check_for_everybody(several)

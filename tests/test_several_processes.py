@@ -1,0 +1,167 @@
+"""Two and four processes under torchrun: every row once, resuming on other numbers, and one that is killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from small_runs import losses_of, read_lines, small_run, start_command, write_recipe
+from spanelectra.checkpointing import list_checkpoints, newest_complete_checkpoint
+from spanelectra.data.row_dataset import RowDataset
+from spanelectra.errors import UserError
+from spanelectra.several_processes import means_lost_process, rearranged, wait_for_all
+from spanelectra.training_args import PretrainingArguments
+
+# Notes which rows each process puts into which micro-batch, and in which epoch.
+NOTE_ROWS = """
+import json, os, sys
+from spanelectra import cli
+from spanelectra.data.data_collator import DataCollatorForSpanElectra as Collator
+mask, file = Collator.mask, NOTES + "." + os.environ.get("RANK", "0")
+def noted(self, batch):
+    if batch.progress < 1:
+        with open(file, "a") as stream:
+            stream.write(json.dumps([batch.progress, batch.rows.tolist(), batch.epochs.tolist()]) + "\\n")
+    return mask(self, batch)
+Collator.mask = noted
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def launch(processes: int, *arguments: str, program: str | None = None) -> subprocess.Popen[bytes]:
+    """``spanelectra pretrain`` under torchrun, or alone for one process."""
+    if processes == 1:
+        return start_command(*arguments, program=program)
+    options = ("--nproc_per_node", str(processes), "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0")
+    return start_command(*arguments, launcher=options, program=program)
+
+
+def finish(process: subprocess.Popen[bytes]) -> str:
+    """Wait for the end of a command that should succeed; returns what it said."""
+    _, errors = process.communicate(timeout=400)
+    assert process.returncode == 0, errors.decode()
+    return errors.decode()
+
+
+class TestSharing:
+    """The rows of a step, shared out anew."""
+
+    @pytest.mark.parametrize(
+        ("size", "accumulation", "before", "now", "expected"),
+        [
+            (4, 1, 2, 1, (4, 2)),  # the same micro-batches, one after the other
+            (4, 2, 2, 4, (4, 1)),
+            (4, 1, 2, 4, (2, 1)),  # too few: smaller ones
+            (6, 1, 2, 3, (4, 1)),
+            (4, 3, 1, 2, (3, 2)),
+            (4, 2, 2, 2, (4, 2)),
+        ],
+    )
+    def test_a_step_keeps_its_rows(
+        self, monkeypatch: pytest.MonkeyPatch, size: int, accumulation: int, before: int, now: int, expected: Any
+    ) -> None:
+        monkeypatch.setenv("WORLD_SIZE", str(now))
+        settings = PretrainingArguments(per_device_train_batch_size=size, gradient_accumulation_steps=accumulation)
+        new = rearranged(settings, before)
+        assert (new.per_device_train_batch_size, new.gradient_accumulation_steps) == expected
+        assert expected[0] * expected[1] * now == size * accumulation * before
+
+    def test_where_that_cannot_be_it_says_what_can(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        with pytest.raises(UserError, match=r"3 processes cannot share the 8 rows .* takes 1, 2, 4, 8\."):
+            rearranged(PretrainingArguments(per_device_train_batch_size=4), 2)
+
+
+def test_one_process_waits_for_none_and_loses_none() -> None:
+    wait_for_all()
+    assert not means_lost_process(RuntimeError("Connection closed by peer"))
+
+
+def test_a_lost_process_is_told_from_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for text in (
+        "[../third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:43122",
+        "[../third_party/gloo/gloo/transport/tcp/unbound_buffer.cc:81] Timed out waiting 30000ms for recv operation",
+    ):
+        assert means_lost_process(RuntimeError(text))
+    assert means_lost_process(torch.distributed.DistNetworkError("unknown"))
+    assert not means_lost_process(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not means_lost_process(ValueError("timed out"))
+
+
+@pytest.mark.slow
+def test_every_row_is_seen_once_an_epoch_and_in_the_same_step_by_however_many(rows: Path, tmp_path: Path) -> None:
+    count = len(RowDataset(rows))
+    steps = 2 * count // 16 + 3
+    seen: list[Counter[tuple[float, int, int]]] = []
+    for processes, accumulation in ((1, 4), (2, 2), (4, 1)):
+        settings = small_run(rows, tmp_path / str(processes), max_steps=steps, gradient_accumulation_steps=accumulation)
+        settings.logging_steps, settings.save_steps, settings.eval_steps = steps, 0, 0
+        notes, program = tmp_path / f"notes-{processes}", tmp_path / "program.py"
+        program.write_text(NOTE_ROWS.replace("NOTES", repr(str(notes))))
+        finish(launch(processes, "--recipe", write_recipe(settings, tmp_path), program=str(program)))
+        files = [Path(f"{notes}.{rank}") for rank in range(processes)]
+        lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+        seen.append(Counter((p, row, epoch) for p, r, e in lines for row, epoch in zip(r, e, strict=True)))
+        for epoch in (0, 1):
+            assert Counter(row for _, row, e in seen[-1].elements() if e == epoch) == Counter(range(count))
+    assert seen[0] == seen[1] == seen[2], "and in the same step"
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_two_processes_resumes_on_one_and_on_four(rows: Path, tmp_path: Path) -> None:
+    settings = small_run(rows, tmp_path / "whole", max_steps=12, save_steps=6, dropout=0.1, logging_steps=1)
+    settings.gradient_accumulation_steps = 2
+    finish(launch(2, "--recipe", write_recipe(settings, tmp_path)))
+    whole = load_file(tmp_path / "whole" / "model" / "model.safetensors")
+    start = load_file(tmp_path / "whole" / "checkpoint-6" / "model.safetensors")
+    for processes in (1, 2, 4):
+        run = Path(shutil.copytree(tmp_path / "whole", tmp_path / str(processes)))
+        shutil.rmtree(run / "checkpoint-12")
+        shutil.rmtree(run / "model")
+        (run / "metrics.json").unlink()
+        said = finish(launch(processes, "--resume", str(run)))
+        resumed = load_file(run / "model" / "model.safetensors")
+        lines = [[losses_of(line) for line in read_lines(place)] for place in (run, tmp_path / "whole")]
+        if processes == 2:
+            assert all(torch.equal(resumed[name], whole[name]) for name in whole) and lines[0] == lines[1]
+            continue
+        assert f"2 process(es) started the run, {processes} go on" in said
+        # the same micro-batches, masks, samples and dropout; gradients are added up in another order
+        for ours, theirs in zip(*lines, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-4)
+        moved = max(float((whole[name] - start[name]).abs().max()) for name in whole)
+        difference = max(float((whole[name] - resumed[name]).abs().max()) for name in whole)
+        assert difference < 0.01 * moved, (difference, moved)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 4])
+def test_one_process_killed_ends_the_others_in_less_than_a_minute(rows: Path, tmp_path: Path, processes: int) -> None:
+    settings = small_run(rows, tmp_path / "run", max_steps=100_000, save_steps=5, eval_steps=0)
+    launcher = launch(processes, "--recipe", write_recipe(settings, tmp_path))
+    deadline = time.monotonic() + 240
+    while not list_checkpoints(tmp_path / "run"):
+        assert launcher.poll() is None and time.monotonic() < deadline, launcher.communicate()[1].decode()
+        time.sleep(0.1)
+    workers = [child for child in psutil.Process(launcher.pid).children() if "RANK" in child.environ()]
+    assert len(workers) == processes
+    victim = next(worker for worker in workers if worker.environ()["RANK"] == str(processes - 1))
+    victim.send_signal(signal.SIGKILL)
+    killed = time.monotonic()
+    _, errors = launcher.communicate(timeout=60)
+    assert launcher.returncode != 0 and time.monotonic() - killed < 60
+    assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
+    assert b"another one has ended or does not answer: look for its own error" in errors, errors.decode()
+    assert newest_complete_checkpoint(tmp_path / "run")[0] is not None
