@@ -257,6 +257,11 @@ class TestFound:
         with pytest.raises(UserError, match=rf"is not {encoding}: "):
             list(read_lines(tmp_path / "file.txt", encoding=encoding))
 
+    def test_a_codec_that_cannot_write_what_it_has_read(self, tmp_path: Path) -> None:
+        (tmp_path / "file.txt").write_bytes(b"a..b\0")
+        with pytest.raises(UserError, match="it holds NUL bytes"):
+            list(read_lines(tmp_path / "file.txt", encoding="idna"))
+
     @pytest.mark.parametrize(
         ("line", "words"),
         [

@@ -134,7 +134,9 @@ def _decoded(path: Path, encoding: str, on_bytes: Callable[[int], None]) -> Iter
                 "Give its encoding, for instance --encoding latin-1, or convert the file."
             ) from None
         if "\0" in text:
-            raise _binary(path, bytes_before + len(text[: text.index("\0")].encode(encoding)))
+            with contextlib.suppress(UnicodeError):  # nor can they write what they have read
+                bytes_before += len(text[: text.index("\0")].encode(encoding))
+            raise _binary(path, bytes_before)
         bytes_before += len(chunk)
         line_number += text.count("\n")
         if first and text:
