@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from transformers import TrainerCallback
 
 from prepared_rows import RHYME
 from small_runs import make_trainer, small_run
+from spanelectra.checkpointing import HISTORY_NAME
 from spanelectra.console import make_console
 from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY
 from spanelectra.data.tokenization import load_tokenizer
@@ -20,6 +22,7 @@ from spanelectra.finetuning.linear_probe import fresh_encoder
 from spanelectra.finetuning.probe_callback import ProbeCallback, find_alarm, margin
 from spanelectra.finetuning.task_bench import TaskBench
 from spanelectra.finetuning.task_folder import read_task_folder
+from spanelectra.pretraining import pretrain
 from spanelectra.trainer import SpanElectraTrainer
 from tiny_tasks import write_task
 
@@ -212,6 +215,15 @@ def test_when_an_alarm_is_due() -> None:
     assert alarm([fresh, line(6, **high), line(8, **low)]) is not None
     # a task that is in the folder no more
     assert alarm([fresh, line(6, a=20.0, b=50.0)], margins={"a": 5.0}) is not None
+
+
+def test_the_command_writes_probes_into_its_history(
+    rhyme_rows: Path, folder: Path, tmp_path: Path, probed: SpanElectraTrainer
+) -> None:
+    run = tmp_path / "run"
+    pretrain(small_run(rhyme_rows, run, dropout=0.1, probe_tasks=str(folder), probe_steps=2))
+    written = [json.loads(text) for text in (run / HISTORY_NAME).read_text(encoding="utf-8").splitlines()]
+    assert of_probe(written) == of_probe(probed.state.log_history)
 
 
 def test_mistakes_come_before_training(rhyme_rows: Path, folder: Path, tmp_path: Path) -> None:
