@@ -74,7 +74,8 @@ class TestHistory:
 
     def test_other_entries_and_other_processes_write_nothing(self, file: Path) -> None:
         history = HistoryCallback(file)
-        history.on_log(ARGS, at_step(1), TrainerControl(), {"train_runtime": 3.0})
+        history.on_log(ARGS, at_step(1), TrainerControl(), {"train_runtime": 3.0, "train_loss": 2.0})
+        history.on_log(ARGS, at_step(1), TrainerControl(), {"epoch": 3.0})
         history.on_train_begin(ARGS, at_step(1, first_process=False), TrainerControl())
         history.on_log(ARGS, at_step(1, first_process=False), TrainerControl(), {"loss": 3.0})
         assert not file.exists()

@@ -148,8 +148,9 @@ class HistoryCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        # transformers' own last entry, of the whole run's time, is the only one without any of these
-        if state.is_world_process_zero and logs and any("loss" in name or "probe_" in name for name in logs):
+        # transformers' own last entry is of this session's time
+        is_ours = logs and "train_runtime" not in logs and any("loss" in name or "probe_" in name for name in logs)
+        if state.is_world_process_zero and logs and is_ours:
             with open(self.file, "a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"step": state.global_step, **_finite(logs)}) + "\n")
 
