@@ -40,6 +40,17 @@ from spanelectra.recipe_files import load_recipe
 ROOT = Path(__file__).parent.parent
 TOKEN_IDS = {"pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2}
 
+# What to predict: recipe, rows a step, steps, where, bfloat16 FLOP/s of a device, devices, share of them that is used.
+# No GPU was measured here: the shares are assumptions, usual for encoders of this size.
+PLANS: list[tuple[str, int, int, str, float, int, float]] = [
+    ("tiny-modern", 16, 8_000, "one core of this machine", 0.0, 1, 0.0),
+    ("small-electra", 128, 1_000_000, "one A100", 312e12, 1, 0.3),
+    ("small-modern", 128, 250_000, "one H100", 989e12, 1, 0.2),
+    ("base-electra", 256, 766_000, "8 A100", 312e12, 8, 0.4),
+    ("base-electra", 256, 766_000, "8 H100", 989e12, 8, 0.35),
+    ("base-modern", 256, 766_000, "8 H100", 989e12, 8, 0.35),
+]
+
 # Shapes that one core trains in seconds: encoder, width, layers, heads, MLP, vocabulary, rows, length.
 POINTS: list[tuple[str, int, int, int, int, int, int, int]] = [
     ("modernbert", 128, 4, 2, 256, 10_000, 16, 128),  # the tiny recipe
@@ -283,9 +294,28 @@ def write_tables(points: list[dict[str, Any]], recipes: list[dict[str, Any]], co
             f"{recipe['flops_a_token'] / 1e9:.3f} | {16 * together / 2**30:.2f} | "
             f"{recipe['kept_bytes_a_row'] / 2**20:.0f} | {12 * together / 2**30:.2f} |"
         )
+    plans = ["| run | tokens | FLOPs | on | assumed share of its peak | hours |", "|---|---|---|---|---|---|"]
+    for name, rows, steps, place, peak, devices, share in PLANS:
+        recipe = next(recipe for recipe in recipes if recipe["recipe"] == name)
+        tokens = rows * steps * recipe["length"]
+        flops = tokens * recipe["flops_a_token"]
+        if peak:
+            seconds, assumed = flops / (peak * devices * share), f"{share:.0%}"
+        else:
+            step = {
+                "flops": flops / steps,
+                "kept": rows * recipe["kept_bytes_a_row"],
+                "parameters": recipe["parameters"],
+            }
+            weights = (1 / constants["share_of_peak"], constants["seconds_a_gigabyte"], constants["seconds_a_billion"])
+            seconds, assumed = steps * float(features([step], constants["peak"])[0] @ weights), "as fitted"
+        plans.append(
+            f"| {name}, {steps:,} steps of {rows} rows | {tokens / 1e9:.3g} G | {flops:.2g} | {place} | {assumed} | "
+            f"{seconds / 3600:.2g} |"
+        )
     page = ROOT / "docs" / "scaling.md"
     text = page.read_text(encoding="utf-8")
-    for name, lines in (("checked", checked), ("recipes", table)):
+    for name, lines in (("checked", checked), ("recipes", table), ("plans", plans)):
         before, _, rest = text.partition(f"<!-- begin {name} -->")
         after = rest.partition(f"<!-- end {name} -->")[2]
         text = "\n".join([f"{before}<!-- begin {name} -->", *lines, f"<!-- end {name} -->"]) + after

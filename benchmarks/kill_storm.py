@@ -209,7 +209,7 @@ class Storm:
     def _kill_once(self) -> bool:
         """Start, kill, check; returns whether the process completed a write before."""
         chance = random.Random(f"{self.name} {self.tally.kills} {self.tally.finished}")
-        terminates = self.name == "pretrain" and self.tally.kills % 10 == 9
+        terminates = self.name == "pretrain" and (self.tally.kills + self.tally.terminations) % 10 == 9
         lines_before = len(self.log.lines())
         process = start(self.command, self.log)
         time.sleep(chance.uniform(0.0, self.longest))
@@ -220,13 +220,14 @@ class Storm:
         new = self.log.lines()[lines_before:]
         if code == 0:
             self.tally.finished += 1
-        elif code == 128 + signal.SIGTERM:
+        elif terminates:
+            # while the process starts SIGTERM ends it as any other
+            assert code in (128 + signal.SIGTERM, -signal.SIGTERM), f"{self.name} ended with {code}"
             self.tally.terminations += 1
             taken = time.monotonic() - asked
             self.tally.slowest_termination_seconds = max(self.tally.slowest_termination_seconds, taken)
         else:
-            # a SIGTERM while the process starts ends it as any other
-            assert code in (-signal.SIGKILL, -signal.SIGTERM), f"{self.name} ended with {code}"
+            assert code == -signal.SIGKILL, f"{self.name} ended with {code}"
             self.tally.kills += 1
             self.tally.inside_a_write += bool(new) and new[-1].startswith("begin ")
         self.check(new, self.tally)

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import yaml
 
 from spanelectra.atomic_files import file_digest
 from spanelectra.callbacks import SaveAndStopCallback
+from spanelectra.checkpointing import list_checkpoints, remove_old_checkpoints
 from spanelectra.console import make_console
 from spanelectra.health import HealthMonitor
 from spanelectra.model_building import build_model
@@ -51,6 +53,17 @@ def generator_run(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("stage") / "generator"
     pretrain(small_run(rows, run, stage="generator"))
     return run
+
+
+def interrupt_after(step: int) -> Callable[..., None]:
+    """Removes old checkpoints as it should, and interrupts the run once the one of ``step`` is written."""
+
+    def remove(run: Path, *arguments: Any) -> None:
+        remove_old_checkpoints(run, *arguments)
+        if list_checkpoints(run)[-1].name == f"checkpoint-{step}":
+            raise KeyboardInterrupt
+
+    return remove
 
 
 def weights(run: Path) -> str:

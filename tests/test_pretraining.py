@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -17,9 +18,18 @@ from accelerate import PartialState
 from safetensors.torch import load_file
 from transformers import TrainingArguments
 
-from small_runs import make_trainer, read_lines, small_run, start_command, weights, write_recipe
+from small_runs import (
+    interrupt_after,
+    make_trainer,
+    read_lines,
+    small_run,
+    start_command,
+    weights,
+    write_recipe,
+)
 from spanelectra.checkpointing import list_checkpoints
 from spanelectra.corruption import corrupt
+from spanelectra.data.row_dataset import RowDataset
 from spanelectra.errors import UserError
 from spanelectra.model_building import load_generator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
@@ -118,8 +128,10 @@ def test_a_budget_in_tokens_becomes_steps(rows: Path, tmp_path: Path) -> None:
 def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(
     rows: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
-    # dropout draws from the global generator; the steps cross the end of an epoch
+    # dropout draws from the global generator; the steps cross the end of an epoch; a kill leaves loader processes, too
+    workers = 2 if number == signal.SIGKILL else 0
     settings = small_run(rows, tmp_path / "stopped", max_steps=400, save_steps=20, dropout=0.1, eval_steps=50)
+    settings.dataloader_num_workers = workers
     process = start_command("--recipe", write_recipe(settings, tmp_path))
     deadline = time.monotonic() + 120
     while len(list_checkpoints(tmp_path / "stopped")) == 0:
@@ -130,11 +142,53 @@ def test_a_run_that_is_stopped_and_resumed_equals_one_that_was_not(
     assert not (tmp_path / "stopped" / "metrics.json").exists()
 
     resumed = pretrain(PretrainingArguments(resume=str(tmp_path / "stopped"), quiet=True))
-    whole = pretrain(dataclasses.replace(settings, out_dir=str(tmp_path / "whole")))
+    whole = pretrain(dataclasses.replace(settings, out_dir=str(tmp_path / "whole"), dataloader_num_workers=0))
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     assert resumed["held_out"] == whole["held_out"]
     steps = [line["step"] for line in read_lines(tmp_path / "stopped", "eval_loss")]
     assert steps == [50, 100, 150, 200, 250, 300, 350, 400]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("stage", ["joint", "generator", "discriminator", "corrupted"])
+def test_every_stage_goes_on_to_the_bit_and_over_the_end_of_an_epoch(
+    rows: Path, generator_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, workers: int
+) -> None:
+    data, settings = rows, {"stage": stage}
+    if stage in ("discriminator", "corrupted"):
+        settings = {"stage": "discriminator", "generator": str(generator_run)}
+    if stage == "corrupted":
+        data = tmp_path / "fake"
+        corrupt(str(generator_run), str(rows), str(data), quiet=True)
+    steps_an_epoch = len(RowDataset(rows)) / (2 * 8 * 2)
+    settings |= {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "max_steps": 20, "save_steps": 5}
+    settings |= {"logging_steps": 1, "eval_steps": 5, "dropout": 0.1, "optimizer": "muon", "weight_decay": 0.1}
+    assert 10 < steps_an_epoch < 20
+    for name in ("whole", "stopped"):
+        with monkeypatch.context() as patched:
+            if name == "stopped":
+                patched.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(10))
+            with pytest.raises(KeyboardInterrupt) if name == "stopped" else contextlib.nullcontext():
+                pretrain(small_run(data, tmp_path / name, dataloader_num_workers=workers, **settings))
+    resumed = pretrain(PretrainingArguments(resume=str(tmp_path / "stopped"), quiet=True))
+    whole = json.loads((tmp_path / "whole" / "metrics.json").read_text())
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
+    for name in ("held_out", "tokens", "training_flops", "steps", "alarms"):
+        assert resumed[name] == whole[name], name
+    timed = {"wall_seconds", "tokens_per_second", "model_flops_utilisation", "seconds_left"}
+    lines = [
+        [
+            {key: value for key, value in line.items() if key not in timed}
+            for line in read_lines(tmp_path / name, "step")
+        ]
+        for name in ("stopped", "whole")
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 24, "neither gaps nor repeats"
+    checkpoints = [load_file(tmp_path / name / "checkpoint-20" / "model.safetensors") for name in ("stopped", "whole")]
+    assert all(torch.equal(checkpoints[0][name], checkpoints[1][name]) for name in checkpoints[1])
+    states = [torch.load(tmp_path / name / "checkpoint-20" / "optimizer.pt") for name in ("stopped", "whole")]
+    for number, state in states[0]["state"].items():
+        assert all(torch.equal(tensor, states[1]["state"][number][key]) for key, tensor in state.items())
 
 
 def test_a_finished_run_is_not_run_again(rows: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from small_runs import losses_of, read_lines, small_run, start_command, write_re
 from spanelectra.checkpointing import list_checkpoints, newest_complete_checkpoint
 from spanelectra.data.row_dataset import RowDataset
 from spanelectra.errors import UserError
+from spanelectra.pretraining import pretrain
 from spanelectra.several_processes import means_lost_process, rearranged, wait_for_all
 from spanelectra.training_args import PretrainingArguments
 
@@ -81,6 +82,52 @@ class TestSharing:
         monkeypatch.setenv("WORLD_SIZE", "3")
         with pytest.raises(UserError, match=r"3 processes cannot share the 8 rows .* takes 1, 2, 4, 8\."):
             rearranged(PretrainingArguments(per_device_train_batch_size=4), 2)
+
+
+@pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])
+def test_a_launcher_that_would_split_the_model_up_is_refused(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(f"ACCELERATE_USE_{name}", "true")
+    with pytest.raises(UserError, match=f"holds a whole model, but accelerate is set to {name}: start it by torchrun"):
+        pretrain(small_run(rows, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+# torch itself can: what keeps runs from it is written in docs/scaling.md
+SHARDED = """
+import sys, torch, torch.distributed as distributed
+sys.path.insert(0, TESTS)
+from factories import joint_model, make_batch
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.device_mesh import init_device_mesh
+from spanelectra.numerical_safety import NonFiniteSteps
+distributed.init_process_group("gloo")
+for sharing in ("embeddings", "gradient_disentangled", "none"):
+    losses = []
+    for shards in (False, True):
+        torch.manual_seed(0)
+        model, counts = joint_model("electra", sharing=sharing), NonFiniteSteps()
+        if shards:
+            fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
+        for step in range(4):
+            loss = model(**make_batch(step)).loss * (float("nan") if step == 2 else 1.0)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.found_inf = counts.update(norm.full_tensor() if shards else norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss.item())
+        assert counts.total == 1
+    torch.testing.assert_close(losses[:4], losses[4:], equal_nan=True, rtol=1e-5, atol=1e-5)
+"""
+
+
+@pytest.mark.slow
+def test_torch_shards_the_model_over_processors(tmp_path: Path) -> None:
+    (tmp_path / "sharded.py").write_text(SHARDED.replace("TESTS", repr(str(Path(__file__).parent))))
+    finish(launch(2, program=str(tmp_path / "sharded.py")))
 
 
 def test_one_process_waits_for_none_and_loses_none() -> None:

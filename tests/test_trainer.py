@@ -6,7 +6,6 @@ import json
 import math
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from prepared_rows import LENGTH
 from small_runs import (
     OBJECTIVES,
+    interrupt_after,
     losses_of,
     make_trainer,
     read_lines,
@@ -26,7 +26,7 @@ from small_runs import (
     write_recipe,
 )
 from spanelectra.atomic_files import find_damage
-from spanelectra.checkpointing import list_checkpoints, remove_old_checkpoints
+from spanelectra.checkpointing import list_checkpoints
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.flops import row_training_flops
 from spanelectra.pretraining import pretrain
@@ -268,17 +268,6 @@ class TestCheckpoints:
         pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
         pretrain(small_run(rows, tmp_path / "whole", save_steps=2, dropout=0.1))
         assert weights(tmp_path / "run") == weights(tmp_path / "whole")
-
-
-def interrupt_after(step: int) -> Callable[..., None]:
-    """Removes old checkpoints as it should, and interrupts the run once the one of ``step`` is written."""
-
-    def remove(run: Path, *arguments: Any) -> None:
-        remove_old_checkpoints(run, *arguments)
-        if list_checkpoints(run)[-1].name == f"checkpoint-{step}":
-            raise KeyboardInterrupt
-
-    return remove
 
 
 class TestTwoProcesses:

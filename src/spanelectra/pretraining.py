@@ -52,7 +52,7 @@ from spanelectra.run_directory import (
     start_run_directory,
 )
 from spanelectra.run_report import describe_run, save_results
-from spanelectra.several_processes import connect_processors, lost_process, means_lost_process
+from spanelectra.several_processes import check_launcher, connect_processors, lost_process, means_lost_process
 from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
 
@@ -93,6 +93,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
 
 def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     """A session of a run, from its start or a checkpoint to its end or a numerical breakdown."""
+    check_launcher()
     # of several processes the first one speaks and writes
     is_first = process_rank() == 0
     console = make_console(arguments.quiet or not is_first)

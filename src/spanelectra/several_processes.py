@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 from datetime import timedelta
 from pathlib import Path
@@ -31,6 +32,16 @@ class ProcessLost(RunFailed):
     """Another process of the run has ended or does not answer."""
 
 
+def check_launcher() -> None:
+    """Raise :class:`UserError` where accelerate was told to split the model up, which runs do not do."""
+    for name in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
+            raise UserError(
+                f"every process of a run holds a whole model, but accelerate is set to {name}: start it by torchrun, "
+                "or by accelerate without that. A base model and its optimiser take 2 GiB (docs/scaling.md)."
+            )
+
+
 def connect_processors(timeout_seconds: int) -> None:
     """Connect the processes of a run without accelerators, which transformers would do with its own timeout."""
     if process_count() > 1 and not torch.distributed.is_initialized():
@@ -44,6 +55,16 @@ def wait_for_all() -> None:
         # over the processors, so that no accelerator waits
         _group = _group or torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
         torch.distributed.barrier(group=_group)
+
+
+def mean_over_processes(values: list[float], device: torch.device) -> list[float]:
+    """Means over the processes in which a value is a number; all must call this with as many values."""
+    if process_count() == 1 or not values:
+        return values
+    local = torch.tensor(values, device=device)
+    sums = torch.stack([local.nan_to_num(), local.isfinite().float()])
+    torch.distributed.all_reduce(sums)
+    return (sums[0] / sums[1]).tolist()
 
 
 def means_lost_process(error: BaseException) -> bool:

@@ -29,7 +29,7 @@ from spanelectra.numerical_safety import (
     set_learning_rates,
 )
 from spanelectra.optimization import build_optimizer
-from spanelectra.several_processes import wait_for_all
+from spanelectra.several_processes import mean_over_processes, wait_for_all
 from spanelectra.training_args import PretrainingArguments
 
 # Heads' verdicts are gathered every so many micro-batches: reading all logits once more costs some 2% of a step.
@@ -127,9 +127,8 @@ class SpanElectraTrainer(Trainer):
     def _get_grad_norm(self, model: torch.nn.Module, grad_norm: Any = None) -> Any:
         """The gradient's norm; a step for which it is not a number is left out by the optimiser."""
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        # accelerate's wrapper has the optimiser inside
-        optimizer = getattr(self.optimizer, "optimizer", self.optimizer)
-        optimizer.found_inf = self.nonfinite_steps.update(norm)
+        # the optimiser is inside accelerate's wrapper
+        getattr(self.optimizer, "optimizer", self.optimizer).found_inf = self.nonfinite_steps.update(norm)
         return norm
 
     def create_optimizer(self, model: torch.nn.Module | None = None) -> torch.optim.Optimizer:
@@ -155,10 +154,9 @@ class SpanElectraTrainer(Trainer):
     def _row_flops(self, step: int) -> float:
         """FLOPs of training on one row at an optimiser step."""
         weights = self.loss_weights(step)
-        key = (self._positions, bool(weights["ato"] or weights["sbpo"]))
+        count, both = key = (self._positions, bool(weights["ato"] or weights["sbpo"]))
         if key not in self._known_row_flops:
-            flops = row_training_flops(self.model, self.length, key[0], with_discriminator=key[1])
-            self._known_row_flops[key] = flops
+            self._known_row_flops[key] = row_training_flops(self.model, self.length, count, with_discriminator=both)
         return self._known_row_flops[key]
 
     def _remaining_flops(self) -> float:
@@ -185,12 +183,7 @@ class SpanElectraTrainer(Trainer):
     def _mean_over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
         """Losses as means over the processes where they are numbers; what heads say is the first process's."""
         names = sorted(name for name in metrics if name == "loss" or name.endswith("_loss"))
-        if self.args.world_size == 1 or not names:
-            return metrics
-        losses = torch.tensor([metrics[name] for name in names], device=self.args.device)
-        sums = torch.stack([losses.nan_to_num(), losses.isfinite().float()])
-        torch.distributed.all_reduce(sums)
-        means = (sums[0] / sums[1]).tolist()
+        means = mean_over_processes([metrics[name] for name in names], self.args.device)
         return {**metrics, **dict(zip(names, means, strict=True))}
 
     def wall_seconds(self) -> float:
