@@ -1,0 +1,288 @@
+"""How fast a training step is, ours beside what people use: tokens/s, utilisation, memory, and the ratio.
+
+    python benchmarks/throughput.py --shape tiny --quick --json throughput.json
+
+Every step runs in a process of its own, so that memory is its own; the processes take turns of about a second, round
+after round, so that a busy moment hits all of them. Reported are medians over rounds, and the middle half's spread.
+Ratios are taken within a round. Utilisation is (FLOPs that the step needs) / (seconds x the matrix-product peak of the
+same round): only scored positions count as needed, so a step that projects every position to the vocabulary is
+charged for it. On a GPU all steps run under bfloat16 autocast.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+import traceback
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from results_page import replace_section, table
+
+ROOT = Path(__file__).parent.parent
+NAIVE = "naive Hugging Face"
+PEAK = "matrix-product peak"
+
+
+class Finished(BaseException):
+    """Ends a worker's loop, whoever runs it; not an Exception, so that nothing on the way catches it."""
+
+
+class Gate:
+    """A worker's side: runs so many steps when it is told to, and says how long they took."""
+
+    def __init__(self, pipe: Connection, synchronise: Any) -> None:
+        self.pipe, self.synchronise = pipe, synchronise
+        self.left, self.start = 1, time.perf_counter()
+
+    def after_step(self) -> None:
+        """To be called after every step; the first one, in which things are made and compiled, counts for nothing."""
+        self.left -= 1
+        if self.left:
+            return
+        self.synchronise()
+        self.pipe.send(time.perf_counter() - self.start)
+        self.left = self.pipe.recv()
+        if not self.left:
+            raise Finished
+        self.synchronise()
+        self.start = time.perf_counter()
+
+
+def work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int, device_name: str) -> None:
+    """A process: one step, run when the parent says so."""
+    import torch
+
+    from spanelectra.environment import peak_device_memory_mib
+    from spanelectra.flops import measure_peak_flops
+    from spanelectra.memory import peak_memory_mib
+    from training_steps import SHAPES, STEPS, Bench, run_trainer
+
+    torch.set_num_threads(threads)
+    device = torch.device(device_name)
+    on_gpu = device.type == "cuda"
+    gate = Gate(pipe, torch.cuda.synchronize if on_gpu else lambda: None)
+    flops = 0.0
+    try:
+        if name == PEAK:
+            dtype = torch.bfloat16 if on_gpu else torch.float32
+            pipe.send(0.0)
+            while pipe.recv():
+                pipe.send(measure_peak_flops(device, dtype))
+            raise Finished
+        maker, dropout, compiled = STEPS[name]
+        bench = Bench(SHAPES[shape_name], rows, device, dropout, compiled)
+        if maker is None:
+            flops = bench.flops("mlm", "sbgo", "ato", "sbpo")
+            run_trainer(bench, gate.after_step)
+        else:
+            step, flops = maker(bench)
+            while True:
+                step()
+                gate.after_step()
+    except Finished:
+        pipe.send({"flops": flops, "peak_memory_mib": peak_device_memory_mib() if on_gpu else peak_memory_mib()})
+    except Exception as error:  # whatever a peer raises, the others go on
+        traceback.print_exc()
+        pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
+
+
+def measure(names: list[str], arguments: argparse.Namespace, rows: Path, threads: int, device: str) -> dict[str, Any]:
+    """Let the steps take turns; returns seconds a step by name and round, and the peak of each round."""
+    import torch.multiprocessing as multiprocessing
+
+    context = multiprocessing.get_context("spawn")
+    pipes: dict[str, Connection] = {}
+    processes = []
+    failed: dict[str, str] = {}
+    counts: dict[str, int] = {}
+    for name in [PEAK, *names]:
+        ours, theirs = context.Pipe()
+        process = context.Process(target=work, args=(theirs, name, arguments.shape, rows, threads, device), daemon=True)
+        process.start()
+        processes.append(process)
+        answer = ours.recv()
+        if isinstance(answer, str):
+            failed[name] = answer
+            print(f"{name}: left out ({answer})", file=sys.stderr)
+            continue
+        pipes[name] = ours
+        if name != PEAK:
+            for steps in (1, 2):
+                ours.send(steps)
+                seconds = ours.recv() / steps
+            counts[name] = max(1, round(arguments.seconds / seconds))
+            print(f"{name}: ready, {seconds:.3f} s a step", file=sys.stderr)
+    seconds_a_step: dict[str, list[float]] = {name: [] for name in counts}
+    peaks = []
+    for number in range(arguments.rounds):
+        pipes[PEAK].send(1)
+        peaks.append(pipes[PEAK].recv())
+        # forwards and backwards by turns, so that a drift of the machine favours nobody
+        for name in list(counts)[:: 1 if number % 2 == 0 else -1]:
+            pipes[name].send(counts[name])
+            seconds_a_step[name].append(pipes[name].recv() / counts[name])
+    about = {}
+    for name, pipe in pipes.items():
+        pipe.send(0)
+        about[name] = pipe.recv()
+    for process in processes:
+        process.join(10)
+    return {"seconds": seconds_a_step, "peaks": peaks, "about": about, "failed": failed}
+
+
+def quartiles(values: list[float]) -> tuple[float, float]:
+    """The middle half."""
+    if len(values) < 2:
+        return values[0], values[0]
+    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
+    return first, third
+
+
+def make_rows(measured: dict[str, Any], tokens: int) -> list[dict[str, Any]]:
+    """One dictionary a step, of medians."""
+    rows = []
+    for name, seconds in measured["seconds"].items():
+        naive = measured["seconds"].get(NAIVE)
+        about = measured["about"][name]
+        rates = [tokens / value for value in seconds]
+        first, third = quartiles(rates)
+        used = [about["flops"] / value / peak for value, peak in zip(seconds, measured["peaks"], strict=True)]
+        ratios = [other / value for other, value in zip(naive, seconds, strict=True)] if naive else []
+        rows.append(
+            {
+                "name": name,
+                "tokens_per_second": statistics.median(rates),
+                "tokens_per_second_quartiles": [first, third],
+                "mfu": statistics.median(used),
+                "peak_memory_mib": about["peak_memory_mib"],
+                "ratio_to_naive": statistics.median(ratios) if ratios else None,
+                "ratio_quartiles": list(quartiles(ratios)) if ratios else None,
+                "rounds": len(seconds),
+            }
+        )
+    return rows
+
+
+def compare(measured: dict[str, Any], faster: str, slower: str) -> dict[str, Any] | None:
+    """Median over rounds of how many times faster one step is than another."""
+    pairs = [measured["seconds"].get(name) for name in (faster, slower)]
+    if not all(pairs):
+        return None
+    ratios = [slow / fast for fast, slow in zip(*pairs, strict=True)]
+    return {"faster": faster, "slower": slower, "ratio": statistics.median(ratios), "quartiles": quartiles(ratios)}
+
+
+# what the targets are about: (faster, slower)
+COMPARISONS = [
+    ("ours without boundary heads", NAIVE),
+    ("ours without boundary heads", "electra-pytorch"),
+    ("ours without boundary heads, no dropout", NAIVE),
+    ("ours without boundary heads, no dropout", "naive Hugging Face, no dropout"),
+    ("ours without boundary heads, no dropout", "ours, no dropout"),
+    ("ours, no dropout", "plain MLM, no dropout"),
+    ("ours, no dropout, compiled", "ours, no dropout"),
+    ("ours, no dropout", "ours, no dropout, in the trainer"),
+]
+
+
+def section(result: dict[str, Any]) -> str:
+    """The Markdown of one shape."""
+    rows = [
+        [
+            row["name"],
+            f"{row['tokens_per_second']:,.0f} ({row['tokens_per_second_quartiles'][0]:,.0f} - "
+            f"{row['tokens_per_second_quartiles'][1]:,.0f})",
+            f"{row['mfu']:.2f}",
+            f"{row['peak_memory_mib']:,.0f}",
+            f"{row['ratio_to_naive']:.2f}" if row["ratio_to_naive"] else "-",
+        ]
+        for row in result["rows"]
+    ]
+    compared = [
+        [f"{pair['faster']} against {pair['slower']}", f"{pair['ratio']:.2f}",
+         f"{pair['quartiles'][0]:.2f} - {pair['quartiles'][1]:.2f}"]
+        for pair in result["comparisons"]
+    ]  # fmt: skip
+    versions = result["environment"]["versions"]
+    return "\n".join(
+        [
+            f"## {result['shape']}, {result['rows_a_step']} rows of {result['length']} tokens, {result['where']}",
+            "",
+            f"{result['about_shape']}. Medians of {result['round_count']} rounds (middle half); utilisation against a "
+            f"matrix-product peak of {result['peak_flops'] / 1e9:,.0f} GFLOP/s in {result['arithmetic']}. "
+            f"torch {versions['torch']}, transformers {versions['transformers']}, Python {versions['python']}.",
+            "",
+            table(["step", "tokens/s", "utilisation", "peak MiB", "times naive"], rows),
+            "",
+            table(["", "times faster", "middle half"], compared),
+            *[f"\nLeft out: {name} ({reason})." for name, reason in result["left_out"].items()],
+        ]
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", default="tiny", help="tiny, small, base, or one of these with -modern")
+    parser.add_argument("--quick", action="store_true", help="five rounds, and nothing compiled")
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=1.5, help="of a turn")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--device", default="auto", help="cpu, cuda or auto")
+    parser.add_argument("--only", help="names of steps, separated by semicolons")
+    parser.add_argument("--work_dir", type=Path, help="for the prepared rows; by default one that is deleted")
+    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--page", action="store_true", help="write this shape's section of docs/throughput.md")
+    arguments = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    if arguments.quick:
+        arguments.rounds = min(arguments.rounds, 5)
+
+    import torch
+
+    from spanelectra.environment import describe_environment
+    from training_steps import SHAPES, STEPS, prepare_rows
+
+    shape = SHAPES[arguments.shape]
+    names = [name for name, (_, _, compiled) in STEPS.items() if not (arguments.quick and compiled)]
+    if shape.encoder != "electra":
+        names = [name for name in names if not name.startswith("electra-pytorch")]
+    if arguments.only:
+        names = [name for name in names if name in arguments.only.split(";")]
+    device = arguments.device if arguments.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as temporary:
+        rows = prepare_rows(arguments.work_dir or Path(temporary), shape.length)
+        measured = measure(names, arguments, rows, arguments.threads, device)
+    environment = describe_environment()
+    processor = f"{environment['processor']}, threads: {arguments.threads}"
+    result = {
+        "shape": arguments.shape,
+        "about_shape": f"{shape.encoder} {shape.hidden_size} x {shape.num_hidden_layers}, generator "
+        f"{shape.generator_size:.2g} as wide, vocabulary {shape.vocab_size:,}, 15% masked",
+        "rows_a_step": shape.rows,
+        "length": shape.length,
+        "where": environment["devices"][0] if device == "cuda" else processor,
+        "arithmetic": "bfloat16" if device == "cuda" else "float32",
+        "peak_flops": statistics.median(measured["peaks"]),
+        "round_count": arguments.rounds,
+        "rows": make_rows(measured, shape.rows * shape.length),
+        "comparisons": [pair for names in COMPARISONS if (pair := compare(measured, *names))],
+        "left_out": measured["failed"],
+        "environment": environment,
+    }
+    text = section(result)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if arguments.page:
+        replace_section(ROOT / "docs" / "throughput.md", f"{arguments.shape} {device} {arguments.threads}", text)
+
+
+if __name__ == "__main__":
+    main()
