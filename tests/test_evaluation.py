@@ -11,8 +11,11 @@ import pytest
 from small_runs import small_run
 from spanelectra.atomic_files import file_digest
 from spanelectra.errors import UserError
-from spanelectra.evaluation import evaluate
+from spanelectra.evaluation import FEWEST_TO_JUDGE, evaluate
 from spanelectra.finetuning.fine_tuning import finetune
+from spanelectra.finetuning.inference import predict_examples
+from spanelectra.finetuning.squad_files import Question
+from spanelectra.finetuning.task_directory import open_task_model
 from spanelectra.pretraining import pretrain
 from tiny_tasks import quick, save_encoder, write_task
 
@@ -66,6 +69,25 @@ def test_a_file_without_labels(fine_tuned: Path, tmp_path: Path) -> None:
         evaluate(run, data, quiet=True)
 
 
+def test_questions_without_answers_get_them_from_a_file_or_in_python(fine_tuned: Path, tmp_path: Path) -> None:
+    run = fine_tuned / "qa" / "run"
+    expected = read(run / "seed-0" / "predictions-dev.jsonl")
+    articles = json.loads((fine_tuned / "qa" / "dev.json").read_text())["data"]
+    questions = [
+        Question(record["id"], record["question"], paragraph["context"], None)
+        for paragraph in articles[0]["paragraphs"]
+        for record in paragraph["qas"]
+    ]
+    lines = [{"id": q.id, "question": q.question, "context": q.context} for q in questions]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    evaluate(str(run), str(tmp_path / "new.jsonl"), out_dir=str(tmp_path / "out"), labelled=False, quiet=True)
+    found = read(tmp_path / "out" / "predictions.jsonl")
+    assert [entry["predicted"] for entry in found] == [entry["predicted"] for entry in expected]
+    assert not any("answers" in entry for entry in found)
+    model, tokenizer, task = open_task_model(run)
+    assert predict_examples(model, tokenizer, task, questions) == found
+
+
 def test_it_says_scores_remarks_and_collapse(
     fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -78,6 +100,17 @@ def test_it_says_scores_remarks_and_collapse(
     (tmp_path / "long.tsv").write_text(f"sentence\tlabel\n{'mill ' * 50}\tgood\nbad\tbad\n")
     evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "long.tsv"))
     assert "ALARM 1 of 2 texts of" in capsys.readouterr().err
+
+
+def test_a_few_texts_without_labels_may_all_be_of_one_class(
+    fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for count in (FEWEST_TO_JUDGE - 1, FEWEST_TO_JUDGE):
+        (tmp_path / "new.tsv").write_text("the mill\n" * count)
+        options = {"out_dir": str(tmp_path / str(count)), "labelled": False}
+        results = evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "new.tsv"), **options)
+        assert results["collapsed"] is not None
+        assert ("gives one answer to everything" in capsys.readouterr().err) == (count == FEWEST_TO_JUDGE)
 
 
 def test_a_label_that_the_model_does_not_know(fine_tuned: Path, tmp_path: Path) -> None:
@@ -94,6 +127,10 @@ def test_a_run_on_text_has_the_intrinsic_report(rows: Path, tmp_path: Path, caps
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results
     assert not (tmp_path / "out" / "predictions.jsonl").exists()
     assert "Discriminator, replaced or original" in capsys.readouterr().err
+    (tmp_path / "text.txt").write_bytes(("caf\u00e9 " * 500).encode("latin-1"))
+    flags = {"encoding": "latin-1", "max_seq_length": 24, "quiet": True}
+    results = evaluate(str(tmp_path / "run"), str(tmp_path / "text.txt"), rows=4, **flags)
+    assert (results["kind"], results["max_seq_length"]) == ("text", 24)
     with pytest.raises(UserError, match="labelled is for a fine-tuned model"):
         evaluate(str(tmp_path / "run"), str(rows), labelled=False, out_dir=str(tmp_path / "other"))
 
@@ -112,7 +149,9 @@ def test_earlier_results_are_not_overwritten_by_chance(fine_tuned: Path, tmp_pat
         evaluate(run, data, out_dir=run, overwrite=True, quiet=True)
 
 
-@pytest.mark.parametrize(("flag", "value"), [("rows", 10), ("seed", 1), ("text_column", "sentence")])
+@pytest.mark.parametrize(
+    ("flag", "value"), [("rows", 10), ("seed", 1), ("text_column", "sentence"), ("max_seq_length", 16)]
+)
 def test_flags_that_would_change_nothing_are_refused(flag: str, value: Any, fine_tuned: Path) -> None:
     with pytest.raises(UserError, match=f"{flag} is for a pre-trained run"):
         evaluate(str(fine_tuned / "qa" / "run"), "x.json", quiet=True, **{flag: value})

@@ -68,7 +68,10 @@ class TestText:
         exported = report_of(tmp_path / "out" / "checkpoint", tmp_path / "text.txt")
         assert exported["max_seq_length"] == 128
         assert any("length of the run's rows is not known" in notice for notice in exported["notices"])
-        # on prepared rows only the masking needs to be assumed: the defaults, where the run had 5 words
+        # an export keeps the run's masking; without it the defaults are assumed, where the run had 5 words
+        report = report_of(tmp_path / "out" / "checkpoint", rows)
+        assert report["masking"]["max_span_words"] == 5 and report["notices"] == []
+        (tmp_path / "out" / "checkpoint" / "config.yaml").unlink()
         report = report_of(tmp_path / "out" / "checkpoint", rows)
         assert report["masking"]["max_span_words"] == 10 and len(report["notices"]) == 1
         assert "has no config.yaml" in report["notices"][0]

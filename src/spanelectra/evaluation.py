@@ -17,11 +17,13 @@ from spanelectra.console import make_console, say, sound_alarm
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
-from spanelectra.finetuning.inference import predict_logits
+from spanelectra.finetuning.inference import predict_examples
 from spanelectra.finetuning.task_directory import holds_task_model, open_task_model, write_predictions
 from spanelectra.intrinsic_report import intrinsic_report, print_intrinsic_report
 
 PREDICTIONS_NAME = "predictions.jsonl"
+# Texts without labels from which on one answer to all of them is suspicious.
+FEWEST_TO_JUDGE = 20
 
 
 def evaluate(
@@ -33,6 +35,7 @@ def evaluate(
     seed: int = 0,
     text_column: str = "text",
     max_seq_length: int | None = None,
+    encoding: str = "utf-8",
     overwrite: bool = False,
     quiet: bool = False,
 ) -> dict[str, Any]:
@@ -48,6 +51,7 @@ def evaluate(
         seed: of text: of the masks.
         text_column: of text: column of records.
         max_seq_length: of text: tokens in a row; by default those of the run's rows.
+        encoding: of the file, or of text files.
         overwrite: replace an earlier evaluation in out_dir.
         quiet: print nothing.
 
@@ -62,18 +66,20 @@ def evaluate(
     names = (METRICS_NAME, PREDICTIONS_NAME)
     target = None if out_dir is None else check_output_directory(out_dir, names, overwrite=overwrite)
     is_fine_tuned = holds_task_model(model)
-    _check_flags(is_fine_tuned, {"rows": rows, "seed": seed, "text_column": text_column}, labelled, out_dir)
+    of_text: dict[str, Any] = {"rows": rows, "seed": seed, "text_column": text_column, "max_seq_length": max_seq_length}
+    _check_flags(is_fine_tuned, of_text, labelled, out_dir)
     predictions = None
     if is_fine_tuned:
-        results, predictions = _evaluate_task(model, data, labelled, console)
+        results, predictions = _evaluate_task(model, data, labelled, encoding, console)
         for remark in results["remarks"]:
             sound_alarm(console, remark)
-        if results["collapsed"]:
+        # a few texts may well be all of one class
+        if results["collapsed"] and (labelled or results["examples"] >= FEWEST_TO_JUDGE):
             sound_alarm(console, f"the model gives one answer to everything: {results['collapsed']}.")
         for name, value in results["scores"].items():
             say(console, f"{name:<20} {value:.2f}")
     else:
-        results = intrinsic_report(model, data, rows=rows, seed=seed, text_column=text_column, quiet=quiet)
+        results = intrinsic_report(model, data, **of_text, encoding=encoding, quiet=quiet)
         print_intrinsic_report(results, console)
     if target is not None:
         with write_directory(target, replace=overwrite) as partial:
@@ -97,26 +103,23 @@ def _check_flags(is_fine_tuned: bool, of_text: dict[str, Any], labelled: bool, o
 
 
 def _evaluate_task(
-    model: str, data: str, labelled: bool, console: Console
+    model: str, data: str, labelled: bool, encoding: str, console: Console
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     stock, tokenizer, task = open_task_model(model)
     stock.to("cuda" if torch.cuda.is_available() else "cpu")
     data = str(Path(data).expanduser())
+    task.settings.encoding = encoding
     examples = task.read(data, labelled=labelled)
     if labelled:
         task.check(examples, data)
-    settings = task.settings
-    assert settings.max_length is not None
-    features = task.features(examples, tokenizer, settings.max_length, training=False)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("predicting", total=len(features))
-        logits = predict_logits(
-            stock, tokenizer, features, settings.eval_batch_size, on_progress=lambda n: progress.advance(bar, n)
+        bar = progress.add_task("predicting", total=None)
+        predictions = predict_examples(
+            stock, tokenizer, task, examples, lambda done, total: progress.update(bar, completed=done, total=total)
         )
-    predictions = task.predict(examples, features, logits)
     results = {
         "model": Path(model).name,
         "task": task.kind,

@@ -76,6 +76,7 @@ def open_intrinsic_data(
     seed: int,
     text_column: str,
     max_seq_length: int | None,
+    encoding: str = "utf-8",
 ) -> IntrinsicData:
     """Open ``data`` for a run; see :func:`spanelectra.intrinsic_report.intrinsic_report` for the arguments.
 
@@ -108,6 +109,7 @@ def open_intrinsic_data(
             max_seq_length=length,
             validation_fraction=0.0,
             text_column=text_column,
+            encoding=encoding,
             quiet=True,
         )
         return _mask_rows("text", RowDataset(f"{scratch}/rows"), settings, model, rows, seed, notices)

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from spanelectra.data.row_dataset import unigram_cross_entropy
 from spanelectra.data.span_placement import find_words
 from spanelectra.data.tokenization import WordStartTable
-from spanelectra.losses import IGNORE_INDEX, replaced_token_loss, vocabulary_loss
+from spanelectra.losses import IGNORE_INDEX, replaced_token_loss
 from spanelectra.metrics import detection_metrics
 from spanelectra.modeling_spanelectra import SpanElectraOutput
 
@@ -70,8 +71,7 @@ class IntrinsicMetrics:
         for name, logits in (("mlm", output.mlm_logits), ("sbgo", output.sbgo_logits)):
             if logits is not None:
                 chosen, wanted = logits[scored], labels[scored]
-                # the loss of a row of one token is that token's own
-                loss = torch.vmap(vocabulary_loss)(chosen[:, None], wanted[:, None])
+                loss = cross_entropy(chosen.float(), wanted, reduction="none")
                 self._add(name, places, scored, label=wanted, loss=loss, right=chosen.argmax(-1) == wanted)
         if output.replaced is not None:
             self._add("restoration", places, scored, restored=~output.replaced.gather(1, positions)[scored])

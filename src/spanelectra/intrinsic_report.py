@@ -85,6 +85,7 @@ def intrinsic_report(
     seed: int = 0,
     text_column: str = "text",
     max_seq_length: int | None = None,
+    encoding: str = "utf-8",
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run's generator and discriminator on text: as a whole, and by a token's place in its span.
@@ -104,6 +105,7 @@ def intrinsic_report(
         seed: of masks and samples; corrupted rows have both already.
         text_column: the field of records that holds the text.
         max_seq_length: tokens in a row of text; by default as many as the run's rows have.
+        encoding: of text files.
         quiet: no progress bar.
 
     Returns:
@@ -127,7 +129,15 @@ def intrinsic_report(
     if not all(bool(parameter.isfinite().all()) for parameter in model.parameters()):
         raise UserError(f"{source} holds weights that are not numbers: the run diverged. Give an earlier checkpoint.")
     opened = open_intrinsic_data(
-        run, data, model, tokenizer, rows=rows, seed=seed, text_column=text_column, max_seq_length=max_seq_length
+        run,
+        data,
+        model,
+        tokenizer,
+        rows=rows,
+        seed=seed,
+        text_column=text_column,
+        max_seq_length=max_seq_length,
+        encoding=encoding,
     )
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     metrics = IntrinsicMetrics(opened.word_starts, opened.max_span_length, opened.token_counts)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from fine_tuned_runs import FAMILIES, files_of
 
 from small_runs import small_run
 from spanelectra.export import export
+from spanelectra.finetuning.fine_tuning import finetune
 from spanelectra.pretraining import pretrain
-from tiny_tasks import save_encoder, write_task
+from tiny_tasks import quick, save_encoder, write_task
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +39,13 @@ def exported(joint_run: Path) -> Path:
     """What ``export`` makes of that run."""
     export(str(joint_run), str(joint_run.parent / "exported"), quiet=True)
     return joint_run.parent / "exported"
+
+
+@pytest.fixture(scope="session")
+def fine_tuned_runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Kind -> a finished run; of classification, one of two seeds."""
+    directory = tmp_path_factory.mktemp("runs")
+    for kind, family in FAMILIES.items():
+        seeds = 2 if kind == "classification" else 1
+        finetune(quick(tiny / family, files_of(tiny, kind), directory / kind, seeds=seeds))
+    return {kind: directory / kind for kind in FAMILIES}

@@ -3,25 +3,20 @@
 import json
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+from labelled_texts import WORDS, examples, scored, task, tokenizer
+from transformers import BertConfig, BertForSequenceClassification
 
 from spanelectra.errors import UserError
-from spanelectra.finetuning.classification import Classification
-from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.text_examples import Example
 
 Write = Callable[..., str]
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d", "e", "f", "g", "h"]
 
 
 @pytest.fixture
@@ -32,43 +27,6 @@ def write(tmp_path: Path) -> Write:
         return str(path)
 
     return function
-
-
-def task(**settings: Any) -> Classification:
-    return Classification(
-        FineTuningArguments(
-            **{"task": "classification", "model": "m", "train": "t", "dev": "d", "out_dir": "o", **settings}
-        ).resolved()
-    )
-
-
-def tokenizer(*, separates: bool = True) -> PreTrainedTokenizerFast:
-    backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    if separates:
-        backend.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
-        )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        pad_token="[PAD]",
-        unk_token="[UNK]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        model_max_length=8,  # so that longer texts would be warned of
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-    )
-
-
-def examples(labels: Sequence[str | float | None], text: str = "a", pair: str | None = None) -> list[Example]:
-    return [Example(f"{text} {n}", pair, label, "file.tsv", n + 1) for n, label in enumerate(labels)]
-
-
-def scored(labels: Sequence[Any], predicted: Sequence[Any], **settings: Any) -> dict[str, float]:
-    classification = task(**settings)
-    if not settings.get("regression"):
-        classification.load_state({"labels": sorted({*labels, *predicted, "0", "1"})})
-    return classification.score(examples(labels), [{"predicted": answer} for answer in predicted])
 
 
 def test_labels_are_sorted_numbers_as_numbers(write: Write) -> None:
@@ -113,14 +71,22 @@ def test_check_refuses_a_label_that_training_never_saw() -> None:
         classification.check(examples(["good", "bad", "god"], "b"), "dev.tsv")
 
 
-def test_check_counts_what_training_has_seen() -> None:
+def test_check_names_classes_without_examples() -> None:
     classification = task()
+    classification.fit(examples([str(n % 8) for n in range(80)]))
+    classification.check(examples([str(n) for n in range(8)]), "dev.tsv")
+    assert classification.remarks == []
+    classification.check(examples(["0", "7", "7"]), "dev.tsv")
+    assert classification.remarks == [
+        "dev.tsv: 6 of 8 classes have no example among its 3: '1', '2', '3', '4', '5', …."
+    ]
+
+
+def test_what_training_has_seen_is_the_whole_input() -> None:
     train = [*examples(["x", "y"] * 5, "a", "b"), Example(" ", " ", "x", "", 0)]
-    classification.fit(train)
-    classification.check(examples(["x", "y"] * 5, "a", "other"), "dev.tsv")
-    assert classification.remarks[1:] == []
-    classification.check([*train[3:6], *examples(["x"] * 4, "new", "b"), train[-1]], "dev.tsv")
-    assert "3 of 8 records of dev.tsv are in the training file too" in classification.remarks[-1]
+    assert task().shared_with_training(train, examples(["x", "y"] * 5, "a", "other")) == 0
+    # an empty text is no leak
+    assert task().shared_with_training(train, [*train[3:6], *examples(["x"] * 4, "new", "b"), train[-1]]) == 3
 
 
 def test_empty_texts_are_counted_once(write: Write) -> None:
@@ -212,7 +178,9 @@ def test_the_stock_model_trains_on_a_batch_of_features(regression: bool) -> None
     torch.manual_seed(0)
     output = BertForSequenceClassification(config).eval()(**batch)
     if regression:
-        expected = torch.nn.functional.mse_loss(output.logits[:, 0], torch.tensor([1.5, -2.0, 3.0]))
+        labels = torch.tensor([1.5, -2.0, 3.0])
+        standardised = (labels - labels.mean()) / labels.std(correction=0)
+        expected = torch.nn.functional.mse_loss(output.logits[:, 0], standardised)
     else:
         expected = torch.nn.functional.cross_entropy(output.logits, torch.tensor([0, 1, 2]))
     torch.testing.assert_close(output.loss, expected)
@@ -237,6 +205,9 @@ def test_predictions_say_label_and_probabilities() -> None:
     numbers = task(regression=True)
     predicted = numbers.predict([Example("a", None, 2.0, "f", 1)], [{"example": 0}], [np.float32([2.5])])
     assert predicted == [{"text": "a", "predicted": 2.5, "label": 2.0}]
+    for value in (2.5e-12, 1234567.0):
+        (prediction,) = numbers.predict([Example("a", None, None, "f", 1)], [{"example": 0}], [np.float32([value])])
+        assert prediction["predicted"] == pytest.approx(value, rel=1e-6)
 
 
 def test_scores_of_two_classes_are_those_of_the_confusion_matrix() -> None:
@@ -280,31 +251,6 @@ def test_examples_without_label_are_not_scored() -> None:
         classification.score(examples([None, None]), predictions)
 
 
-def test_correlations_are_those_of_the_definition() -> None:
-    labels, predicted = [1.0, 2.0, 3.0, 5.0], [1.0, 3.0, 2.0, 20.0]
-    centred = np.subtract(labels, np.mean(labels)), np.subtract(predicted, np.mean(predicted))
-    pearson = centred[0] @ centred[1] / math.sqrt(centred[0] @ centred[0] * (centred[1] @ centred[1]))
-    spearman = 1 - 6 * (0 + 1 + 1 + 0) / (4 * (16 - 1))  # ranks 1 2 3 4 and 1 3 2 4
-    assert scored(labels, predicted, regression=True) == pytest.approx(
-        {"pearson": 100 * pearson, "spearman": 100 * spearman}
-    )
-
-
-def test_predictions_that_are_constant_but_for_rounding_or_no_numbers_are_no_warning() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        nearly = scored([1.0, 2.0, 3.0], [1e6, 1e6 + 1e-9, 1e6], regression=True)
-        assert all(math.isfinite(score) for score in nearly.values())
-        assert scored([1.0, 2.0, 3.0], [math.nan] * 3, regression=True) == {"pearson": 0, "spearman": 0}
-
-
-@given(labels=st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=6), constant=st.floats(-5, 5))
-def test_a_constant_correlates_with_nothing(labels: list[float], constant: float) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert scored(labels, [constant] * len(labels), regression=True) == {"pearson": 0, "spearman": 0}
-
-
 def test_the_baseline_is_the_commonest_label_of_training() -> None:
     classification = task()
     train = examples(["neg"] * 4 + ["pos"] * 6)
@@ -313,13 +259,6 @@ def test_the_baseline_is_the_commonest_label_of_training() -> None:
     assert baseline.name == "always 'pos'"
     assert baseline.scores == pytest.approx({"accuracy": 25, "f1": 100 * 2 / 5, "macro_f1": 100 * 1 / 5, "matthews": 0})
     assert classification.metric in baseline.scores
-
-
-def test_the_baseline_of_regression_is_the_mean() -> None:
-    classification = task(regression=True)
-    baseline = classification.baseline(examples([1.0, 2.0, 6.0]), examples([1.0, 2.0]))
-    assert baseline.name.startswith("always 3, the mean")
-    assert baseline.scores == {"pearson": 0, "spearman": 0}
 
 
 def test_collapse_is_the_same_answer_for_different_labels() -> None:

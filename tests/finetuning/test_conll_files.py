@@ -94,6 +94,13 @@ def test_compressed_files_are_read(tmp_path):
     assert read_conll(str(tmp_path / "file.conllu.gz"))[0].words == ["Vamos", "nos", "al mar"]
 
 
+def test_another_encoding(tmp_path):
+    (tmp_path / "file.conll").write_bytes("Zo\u00e9 B-PER\n".encode("latin-1"))
+    assert read_conll(str(tmp_path / "file.conll"), encoding="latin-1")[0].words == ["Zo\u00e9"]
+    with pytest.raises(UserError, match=r"is not utf-8.*--encoding latin-1"):
+        read_conll(str(tmp_path / "file.conll"))
+
+
 @pytest.mark.parametrize("separator", ["\t", " "])
 @settings(max_examples=60)
 @given(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
@@ -14,39 +13,19 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForQuestionAnswering, AutoTokenizer, TrainerCallback, pipeline
+from fine_tuned_runs import files_of, metrics_of, predictions_of
+from transformers import TrainerCallback
 
-from spanelectra.atomic_files import file_digest, find_damage
+from spanelectra.atomic_files import file_digest
 from spanelectra.callbacks import RunStopped, TrainingDiverged
 from spanelectra.errors import UserError
 from spanelectra.finetuning import fine_tuning
 from spanelectra.finetuning.fine_tuning import finetune
-from spanelectra.finetuning.seed_summary import rank, summarise_runs
 from spanelectra.finetuning.task_trainer import FineTuningTrainer
 from tiny_tasks import quick, save_encoder, write_classification
 
-ENDINGS = {"classification": "tsv", "token": "conll", "qa": "json"}
-FAMILIES = {"classification": "modernbert", "token": "modernbert", "qa": "electra"}
 # by kind: what a finished run may differ in from another of the same settings
 TIMES = ("seconds", "environment", "peak_memory_mib", "config")
-
-
-def files_of(tiny: Path, kind: str, *names: str) -> dict[str, str]:
-    return {name: str(tiny / kind / f"{name}.{ENDINGS[kind]}") for name in names or ("train", "dev", "test")}
-
-
-@pytest.fixture(scope="module")
-def runs(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Kind -> a finished run; of classification, one of two seeds."""
-    directory = tmp_path_factory.mktemp("runs")
-    for kind, family in FAMILIES.items():
-        seeds = 2 if kind == "classification" else 1
-        finetune(quick(tiny / family, files_of(tiny, kind), directory / kind, seeds=seeds))
-    return {kind: directory / kind for kind in FAMILIES}
-
-
-def metrics_of(run: Path) -> dict[str, Any]:
-    return json.loads((run / "metrics.json").read_text(encoding="utf-8"))
 
 
 def timeless(content: Any) -> Any:
@@ -75,102 +54,18 @@ def assert_same_run(found: Path, expected: Path) -> None:
     assert sorted(path.name for path in found.iterdir()) == sorted(path.name for path in expected.iterdir())
 
 
-def predictions_of(run: Path, split: str) -> list[dict[str, Any]]:
-    """Of the seed whose model was kept."""
-    metrics = metrics_of(run)
-    best = max(metrics["runs"], key=lambda result: rank(result, metrics["metric"]))
-    lines = (run / f"seed-{best['seed']}" / f"predictions-{split}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
-
-
-@pytest.mark.parametrize("kind", ENDINGS)
-def test_it_learns(kind: str, runs: dict[str, Path]) -> None:
-    metrics = metrics_of(runs[kind])
-    for split in ("dev", "test"):
-        baseline = metrics["baseline"][split]["scores"][metrics["metric"]]
-        assert metrics["summary"][split][metrics["metric"]]["mean"] > baseline + 30
-    assert metrics["collapsed"] == []
-
-
-@pytest.mark.parametrize("kind", ENDINGS)
-def test_the_results_say_everything(kind: str, tiny: Path, runs: dict[str, Path]) -> None:
-    metrics = metrics_of(runs[kind])
-    assert (metrics["task"], metrics["model"]) == (kind, FAMILIES[kind]) and metrics["parameters"] > 10_000
-    assert [result["seed"] for result in metrics["runs"]] == list(range(2 if kind == "classification" else 1))
-    for result in metrics["runs"]:
-        assert metrics["metric"] in result["dev"] and metrics["metric"] in result["test"]
-        assert result["collapsed"] is None and result["seconds"] > 0 and result["bf16"] is False
-        assert (result["learning_rate"], result["steps"]) == (3e-3, 40)
-        assert [entry["step"] for entry in result["history"]] == [10, 20, 30, 40]
-        assert max(entry["dev"][metrics["metric"]] for entry in result["history"]) == pytest.approx(
-            result["dev"][metrics["metric"]], abs=3
-        )
-        assert json.loads((runs[kind] / f"seed-{result['seed']}" / "metrics.json").read_text()) == result
-        assert find_damage(runs[kind] / f"seed-{result['seed']}") is None
-    for split in ("dev", "test"):
-        assert metrics["summary"][split] == summarise_runs(metrics["runs"], split)
-        assert len(predictions_of(runs[kind], split)) == 40
-    assert metrics["data"]["train"]["sha256"] == file_digest(Path(files_of(tiny, kind)["train"]))
-    assert metrics["config"]["learning_rate"] == 3e-3 and "torch" in metrics["environment"]["versions"]
-    names = {"config.yaml", "metrics.json", "model", *(f"seed-{result['seed']}" for result in metrics["runs"])}
-    assert {path.name for path in runs[kind].iterdir()} == names
-
-
-@pytest.mark.parametrize("kind", ENDINGS)
-def test_nothing_of_the_machine_is_in_the_model(kind: str, tiny: Path, runs: dict[str, Path]) -> None:
-    for file in (runs[kind] / "model").iterdir():
-        assert str(tiny.parent).encode() not in file.read_bytes(), file.name
-
-
-def test_the_classifiers_pipeline_gives_the_same_answers(runs: dict[str, Path]) -> None:
-    classify = pipeline("text-classification", str(runs["classification"] / "model"), device="cpu")
-    for prediction in predictions_of(runs["classification"], "test"):
-        (found,) = classify([prediction["text"]])
-        assert found["label"] == prediction["predicted"]
-        assert found["score"] == pytest.approx(max(prediction["probabilities"].values()), abs=1e-3)
-
-
-def test_the_taggers_pipeline_gives_the_same_answers(runs: dict[str, Path]) -> None:
-    tag = pipeline("token-classification", str(runs["token"] / "model"), ignore_labels=[], device="cpu")
-    for prediction in predictions_of(runs["token"], "test"):
-        assert [entry["entity"] for entry in tag(" ".join(prediction["words"]))] == prediction["predicted"]
-
-
-def test_the_question_answerer_gives_the_same_answers(tiny: Path, runs: dict[str, Path]) -> None:
-    directory = runs["qa"] / "model"
-    model, tokenizer = (
-        AutoModelForQuestionAnswering.from_pretrained(directory),
-        AutoTokenizer.from_pretrained(directory),
-    )
-    articles = json.loads(Path(files_of(tiny, "qa")["test"]).read_text())["data"]
-    for paragraph, prediction in zip(articles[0]["paragraphs"], predictions_of(runs["qa"], "test"), strict=True):
-        inputs = tokenizer(prediction["question"], paragraph["context"], return_tensors="pt")
-        with torch.no_grad():
-            output = model(**inputs)
-        # ends on or after starts, both in the context
-        scores = output.start_logits[0][:, None] + output.end_logits[0][None, :]
-        inside = torch.tensor([part == 1 for part in inputs.sequence_ids(0)])
-        allowed = (inside[:, None] & inside[None, :]).triu() & ~torch.ones_like(scores, dtype=torch.bool).triu(30)
-        start, end = divmod(int(scores.masked_fill(~allowed, -torch.inf).argmax()), len(inside))
-        answer = " ".join(
-            paragraph["context"].split()[start - len(prediction["question"].split()) - 2 :][: end - start + 1]
-        )
-        assert answer == prediction["predicted"]
-
-
 def test_what_it_says(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = quick(
-        tiny / "modernbert", files_of(tiny, "classification"), tmp_path / "run", epochs=1, max_length=64, quiet=False
-    )
-    finetune(settings)
+    shown = {"epochs": 1, "max_length": 64, "metric": "matthews", "quiet": False}
+    finetune(quick(tiny / "modernbert", files_of(tiny, "classification"), tmp_path / "run", **shown))
     said = capsys.readouterr().err
     for words in (
         "modernbert: 0.02 M parameters",
         "classification: train 160 examples, dev 40 examples, test 40 examples; longest input 40 tokens",
         "max_length is 40, not 64",
         "epoch 1.00  loss 0.",
+        "  dev matthews ",
         "over 1 of 1 seeds",
-        "always 'bad': 50.00",
+        "always 'bad': 0.00",
         f"the best seed's model is in {tmp_path / 'run' / 'model'}",
     ):
         assert words in said
@@ -178,9 +73,9 @@ def test_what_it_says(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 
 def test_another_seed_is_added_and_finished_ones_stay(
-    tiny: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, fine_tuned_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(runs["classification"], tmp_path / "run")
+    shutil.copytree(fine_tuned_runs["classification"], tmp_path / "run")
     before = contents(tmp_path / "run")
     built: list[int] = []
     build = fine_tuning.build_task_model
@@ -191,10 +86,10 @@ def test_another_seed_is_added_and_finished_ones_stay(
     after = contents(tmp_path / "run")
     assert all(after[file] == digest for file, digest in before.items() if file.startswith("seed-"))
     assert [result["seed"] for result in results["runs"]] == [0, 1, 2]
-    assert timeless(results["runs"][:2]) == timeless(metrics_of(runs["classification"])["runs"])
+    assert timeless(results["runs"][:2]) == timeless(metrics_of(fine_tuned_runs["classification"])["runs"])
     # a tie does not take the earlier seed's place
     is_better = results["runs"][2]["dev"]["accuracy"] > max(r["dev"]["accuracy"] for r in results["runs"][:2])
-    assert (model_digest(tmp_path / "run") == model_digest(runs["classification"])) == (not is_better)
+    assert (model_digest(tmp_path / "run") == model_digest(fine_tuned_runs["classification"])) == (not is_better)
 
 
 def test_changed_files_do_not_go_on(tiny: Path, tmp_path: Path) -> None:
@@ -232,14 +127,14 @@ def test_a_signal_keeps_finished_seeds_and_the_run_goes_on(
     number: signal.Signals,
     code: int,
     tiny: Path,
-    runs: dict[str, Path],
+    fine_tuned_runs: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     files, run = files_of(tiny, "classification"), tmp_path / "run"
     # seed 0 need not be trained once more
-    shutil.copytree(runs["classification"], run, ignore=shutil.ignore_patterns("seed-1", "metrics.json"))
+    shutil.copytree(fine_tuned_runs["classification"], run, ignore=shutil.ignore_patterns("seed-1", "metrics.json"))
     settings = {"seeds": 2, "resume": True}
     with monkeypatch.context() as patch:
         make = FineTuningTrainer.__init__
@@ -255,10 +150,10 @@ def test_a_signal_keeps_finished_seeds_and_the_run_goes_on(
     assert "1 of 2 seeds are finished and kept. Go on by the same command with --resume" in capsys.readouterr().err
     assert sorted(path.name for path in run.iterdir()) == ["config.yaml", "model", "seed-0"]
     finetune(quick(tiny / "modernbert", files, run, **settings))
-    assert_same_run(run, runs["classification"])
+    assert_same_run(run, fine_tuned_runs["classification"])
 
 
-def test_a_killed_run_goes_on_to_the_same_end(tiny: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_to_the_same_end(tiny: Path, fine_tuned_runs: dict[str, Path], tmp_path: Path) -> None:
     run = tmp_path / "run"
     settings = quick(tiny / "modernbert", files_of(tiny, "classification"), run, seeds=2)
     flags = [f"--{name}={getattr(settings, name)}" for name in ("task", "model", "train", "dev", "test", "out_dir")]
@@ -273,13 +168,13 @@ def test_a_killed_run_goes_on_to_the_same_end(tiny: Path, runs: dict[str, Path],
     assert (run / "seed-0").exists(), errors.decode()
     settings.resume = True
     finetune(settings)
-    assert_same_run(run, runs["classification"])
+    assert_same_run(run, fine_tuned_runs["classification"])
 
 
 def test_divergence_keeps_finished_seeds(
-    tiny: Path, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, fine_tuned_runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    shutil.copytree(runs["classification"], tmp_path / "run", ignore=shutil.ignore_patterns("seed-1"))
+    shutil.copytree(fine_tuned_runs["classification"], tmp_path / "run", ignore=shutil.ignore_patterns("seed-1"))
     compute = FineTuningTrainer.compute_loss
     monkeypatch.setattr(FineTuningTrainer, "compute_loss", lambda *given, **more: compute(*given, **more) * torch.nan)
     settings = quick(tiny / "modernbert", files_of(tiny, "classification"), tmp_path / "run", seeds=2, resume=True)
@@ -299,10 +194,10 @@ def test_divergence_keeps_finished_seeds(
     ],
 )
 def test_bad_input_leaves_an_earlier_run_as_it_was(
-    changes: dict[str, str], message: str, tiny: Path, runs: dict[str, Path], tmp_path: Path
+    changes: dict[str, str], message: str, tiny: Path, fine_tuned_runs: dict[str, Path], tmp_path: Path
 ) -> None:
     (tmp_path / "dev.tsv").write_text("sentence\tlabel\nfine\tgood\nold\tunheard\n")
-    files, run = files_of(tiny, "classification"), runs["classification"]
+    files, run = files_of(tiny, "classification"), fine_tuned_runs["classification"]
     before = contents(run)
     settings = quick(tiny / "modernbert", files, run, overwrite=True)
     for name, value in changes.items():
@@ -356,6 +251,7 @@ def test_a_collapsed_seed_is_named(tiny: Path, tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "ALARM seed 0 collapsed (always 'good'): try a smaller --learning_rate" in said
     assert "8 of 8 records" in said
+    assert results["data"]["dev"]["also_in_train"] == 8
 
 
 def test_it_is_a_program_of_one_process(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

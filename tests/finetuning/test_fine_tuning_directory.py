@@ -118,6 +118,14 @@ def test_another_run_does_not(changes: dict[str, Any], message: str, run: Path) 
         check_run_directory(settings_of(run, resume=True, **{"seeds": 3, **changes}))
 
 
+def test_a_setting_that_is_younger_than_the_run_had_its_default(run: Path) -> None:
+    lines = (run / "config.yaml").read_text().splitlines()
+    (run / "config.yaml").write_text("\n".join(line for line in lines if not line.startswith("encoding:")))
+    check_run_directory(settings_of(run, resume=True, seeds=3))
+    with pytest.raises(UserError, match="encoding was utf-8 and is latin-1 now"):
+        check_run_directory(settings_of(run, resume=True, seeds=3, encoding="latin-1"))
+
+
 @pytest.mark.parametrize("content", [None, "[", "a list", "\xff"])
 def test_a_run_whose_settings_are_lost_does_not_go_on(content: str | None, run: Path) -> None:
     if content is None:

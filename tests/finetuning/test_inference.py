@@ -49,10 +49,14 @@ def test_batches_change_nothing(family: str, head: Any, padding_side: str) -> No
     perturb(model)
     model.train()
     tokenizer.padding_side = padding_side
-    done: list[int] = []
+    done: list[tuple[int, int]] = []
     features = make_features(LENGTHS)
-    logits = predict_logits(model, tokenizer, features, batch_size=3, on_progress=done.append)
-    assert sum(done) == len(LENGTHS) and not model.training
+    logits = predict_logits(
+        model, tokenizer, features, batch_size=3, on_progress=lambda *progress: done.append(progress)
+    )
+    counts, totals = zip(*done, strict=True)
+    assert counts[-1] == len(LENGTHS) and sorted({*counts}) == list(counts) and {*totals} == {len(LENGTHS)}
+    assert not model.training
     names = ["input_ids", "attention_mask"] + (["token_type_ids"] if family != "modernbert" else [])
     for feature, found in zip(features, logits, strict=True):
         with torch.no_grad():

@@ -262,9 +262,14 @@ def test_remarks_on_files_that_do_not_fit_together(tmp_path):
     task.fit(train)
     assert task.null_threshold is None
     task.check(read(task, tmp_path), "dev.json")
-    abstaining, known = task.remarks
+    (abstaining,) = task.remarks
     assert re.match(r"dev\.json: 2 of 11 questions have no answer, but all of training have", abstaining)
-    assert known.startswith("9 of 11 questions of dev.json are in the training file too")
+
+
+def test_a_context_that_training_has_is_known_whatever_is_asked():
+    train = [Question("1", "Who?", "Ida did it.", ()), Question("2", "Why?", " ", ())]
+    dev = [Question("1", "When?", "Ida did it.", ()), Question("2", "Who?", "Jack did it.", ()), train[1]]
+    assert make_task().shared_with_training(train, dev) == 1
 
 
 def test_whitespace_is_no_answer(squad_tokenizers):  # noqa: F811

@@ -53,6 +53,18 @@ def test_compressed_files(tmp_path, extension, compress, layout):
     assert read_squad(str(file)) == read_squad(write_squad(tmp_path / "squad.json", squad()))
 
 
+@pytest.mark.parametrize("layout", ["nested", "flat"])
+def test_another_encoding(tmp_path, layout):
+    content = squad()
+    content["data"][0]["paragraphs"][0]["qas"][0]["question"] = "Caf\u00e9?"
+    dumped = [content] if layout == "nested" else flat_records(content)
+    text = "\n".join(json.dumps(part, ensure_ascii=False) for part in dumped)
+    (tmp_path / "squad.json").write_bytes(text.encode("utf-16"))
+    questions, _ = read_squad(str(tmp_path / "squad.json"), encoding="utf-16")
+    assert questions[0].question == "Caf\u00e9?"
+    assert questions[1:] == read_squad(write_squad(tmp_path / "plain.json", squad()))[0][1:]
+
+
 def change(content, path, value):
     """Put ``value`` where the JSON path says, or take the field away for ``None``."""
     *parents, last = [int(key) if key.isdigit() else key for key in re.findall(r"\w+", path)]

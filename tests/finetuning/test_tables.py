@@ -107,6 +107,16 @@ def test_objects_have_columns_in_the_order_in_which_they_turn_up(name: str, tmp_
     assert [row.line for row in read.rows] == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["file.tsv", "file.csv", "file.txt", "file.jsonl"])
+def test_text_may_be_in_another_encoding(tmp_path: Path, name: str) -> None:
+    lines = ["text", "caf\u00e9"] if name != "file.txt" else ["text\tlabel", "caf\u00e9\tgood"]
+    content = '{"text": "caf\u00e9"}\n' if name == "file.jsonl" else "\n".join(lines) + "\n"
+    read = table(tmp_path, content.encode("latin-1"), name, encoding="latin-1", header="yes")
+    assert read.rows[0].fields[0] == "caf\u00e9"
+    with pytest.raises(UserError, match=r"is not utf-8.*--encoding latin-1"):
+        table(tmp_path, content.encode("latin-1"), name)
+
+
 def test_a_column_is_found_by_name_then_without_case_then_by_number(tmp_path: Path) -> None:
     read = table(tmp_path, "Text\ttext\tLabel\t1\nbad\tworse\tno\tx\n", header="yes")
     assert [read.index(name, "text_column") for name in ("Text", "text", "label", "1", "0", "-1", "-4")] == [

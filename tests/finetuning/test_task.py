@@ -27,6 +27,13 @@ def test_defaults() -> None:
     assert batch["labels"].tolist() == [1, 0] and batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
 
 
+def test_a_remark_is_kept_once() -> None:
+    task = least_task()
+    task.remark("one", "two", "one")
+    task.remark("two", "three")
+    assert task.remarks == ["one", "two", "three"]
+
+
 def test_a_task_must_do_everything_else() -> None:
     with pytest.raises(TypeError, match="abstract"):
         Task(FineTuningArguments())  # type: ignore[abstract]

@@ -13,7 +13,7 @@ from spanelectra.finetuning.classification import Classification
 from spanelectra.finetuning.task import Task
 from spanelectra.finetuning.task_data import read_splits, read_task_data
 from spanelectra.finetuning.task_directory import make_task
-from tiny_tasks import make_tokenizer, quick
+from tiny_tasks import QUESTION, make_tokenizer, quick, write_task
 
 
 def write(path: Path, rows: list[str]) -> str:
@@ -64,8 +64,34 @@ def test_a_label_that_only_the_held_out_part_has_is_known(tmp_path: Path) -> Non
 
 
 def test_repeated_sentences_across_a_fraction_are_said(tmp_path: Path) -> None:
-    task, _ = split(write(tmp_path / "train.tsv", ["the same\ta", "another\tb"] * 20), "0.5")
-    assert any("20 of 20 records" in remark and "in the training file too" in remark for remark in task.remarks)
+    path = write(tmp_path / "train.tsv", ["the same\ta", "another\tb"] * 20)
+    task, _ = split(path, "0.5")
+    assert [remark.startswith(f"20 of 20 records of {path} stand in the training") for remark in task.remarks] == [True]
+
+
+@pytest.mark.parametrize("kind", ["classification", "token", "qa"])
+def test_what_is_trained_on_and_scored_is_counted_and_said_once(kind: str, tmp_path: Path) -> None:
+    files = write_task(tmp_path, kind, train=30, dev=10)
+    text = Path(files["train"]).read_text()
+    if kind == "qa":
+        # other questions about the same contexts
+        Path(files["dev"]).write_text(text.replace(QUESTION, "one number"))
+    else:
+        Path(files["dev"]).write_text(text)
+    settings = quick(Path("m"), files, Path("o"), max_train_examples=12).resolved()
+    task = make_task(settings)
+    data = read_task_data(task, settings, make_tokenizer())
+    train = read_splits(make_task(settings), settings)["train"]
+    assert len({task.input_of(example) for example in train}) == 12
+    assert [data.described[name].get("also_in_train") for name in data.described] == [None, 12, 0]
+    (said,) = [remark for remark in task.remarks if "in the training data" in remark]
+    standing = "have a context that stands" if kind == "qa" else "stand"
+    assert said.startswith(f"12 of 30 {task.unit} of {files['dev']} {standing} in the training data, too:")
+    Path(files["test"]).write_text(text)
+    task = make_task(settings)
+    read_splits(task, settings)
+    (said,) = [remark for remark in task.remarks if "in the training data" in remark]
+    assert f"{files['dev']} and 12 of 30 {task.unit} of {files['test']} {standing}" in said
 
 
 def test_a_label_that_is_in_dev_alone_is_a_mistake(train: str, tmp_path: Path) -> None:
@@ -82,6 +108,9 @@ def test_examples_are_drawn_and_labels_are_not_lost(tmp_path: Path) -> None:
         assert isinstance(task, Classification) and task.labels == ["a", "b", "c"]
         assert len(found["train"]) == 10 and lines(found["train"]) == sorted(lines(found["train"]))
         drawn.append(tuple(lines(found["train"])))
+        # but it is said that none is left to learn it from
+        is_said = any(f"{path} (10 records drawn): 1 of 3 classes" in remark for remark in task.remarks)
+        assert is_said == (61 not in drawn[-1])
     assert len(set(drawn)) == 3
     assert len(split(path, dev, max_train_examples=1000)[1]["train"]) == 60
 

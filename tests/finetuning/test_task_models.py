@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from factories import FAMILIES
 from spanelectra.encoder_families import encoder_of
 from spanelectra.errors import UserError
 from spanelectra.finetuning.encoder_source import EncoderSource, open_encoder
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
-from spanelectra.finetuning.task import Task
+from spanelectra.finetuning.task import TargetScale, Task
 from spanelectra.finetuning.task_data import read_splits
 from spanelectra.finetuning.task_directory import make_task
-from spanelectra.finetuning.task_models import build_task_model
+from spanelectra.finetuning.task_models import build_task_model, fold_target_scale
 from tiny_tasks import quick
 
 CLASSES = {
@@ -144,3 +144,41 @@ def test_a_family_without_such_a_class_is_named(tiny: Path, monkeypatch: pytest.
     monkeypatch.setattr(type(fitted_task(settings)), "model_class", "AutoModelForCTC")
     with pytest.raises(UserError, match="transformers has no AutoModelForCTC for the family 'bert'"):
         build_task_model(source, fitted_task(settings), settings, 0)
+
+
+def regression_settings(tiny: Path, tmp_path: Path) -> FineTuningArguments:
+    (tmp_path / "scores.tsv").write_text("sentence\tscore\nthe mill\t1500\na river\t4000\n")
+    files = {name: str(tmp_path / "scores.tsv") for name in ("train", "dev")}
+    return quick(tiny, files, tiny / "out", regression=True).resolved()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_regression_answers_in_the_files_units_once_its_scale_is_folded_in(
+    family: str, tiny: Path, tmp_path: Path
+) -> None:
+    settings = regression_settings(tiny, tmp_path)
+    task = fitted_task(settings)
+    assert task.target_scale == TargetScale(2750.0, 1250.0)
+    model = build_task_model(open_encoder(str(tiny / family)), task, settings, 0).eval()
+    inputs = torch.randint(5, 50, (4, 12))
+    before = model(inputs).logits.detach().numpy()
+    fold_target_scale(model, task.target_scale)
+    after = model(inputs).logits.detach().numpy()
+    assert after == pytest.approx(before * 1250 + 2750, rel=1e-6)
+    assert after == pytest.approx(task.target_scale.restored(before), rel=1e-6)
+
+
+def test_a_head_that_takes_no_scale_is_refused_before_training(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = regression_settings(tiny, tmp_path)
+    make = AutoModelForSequenceClassification.from_config
+
+    def without_bias(*given: Any, **more: Any) -> PreTrainedModel:
+        model = make(*given, **more)
+        model.classifier.bias = None
+        return model
+
+    monkeypatch.setattr(AutoModelForSequenceClassification, "from_config", without_bias)
+    with pytest.raises(UserError, match="regression: BertForSequenceClassification does not end in a linear layer"):
+        build_task_model(open_encoder(str(tiny / "bert")), fitted_task(settings), settings, 0)

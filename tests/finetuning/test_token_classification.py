@@ -223,6 +223,27 @@ def test_a_label_that_training_never_saw_is_named_with_its_line(tmp_path):
         task.check(task.read(path), path)
 
 
+def test_check_names_types_without_words(tmp_path):
+    task, examples = fitted(tmp_path=tmp_path)
+    remarks = list(task.remarks)
+    task.check(examples, "train.conll")
+    assert task.remarks == remarks
+    # I- alone would be no type of its own
+    path = write_conll(tmp_path / "dev.conll", ["Ida/I-PER met/O"])
+    task.check(task.read(path), "dev.conll")
+    assert task.remarks == [*remarks, "dev.conll: 2 of 4 labels have no word among its 2: 'LOC', 'ORG'."]
+    plain, _ = fitted(PARTS, tmp_path)
+    path = write_conll(tmp_path / "dev.conll", ["Ida/NOUN walked/VERB"])
+    plain.check(plain.read(path), "dev.conll")
+    assert plain.remarks[-1] == "dev.conll: 1 of 3 labels have no word among its 2: 'PUNCT'."
+
+
+def test_sentences_of_the_same_words_are_known(tmp_path):
+    task, train = fitted(tmp_path=tmp_path)
+    same = task.read(write_conll(tmp_path / "dev.conll", [SENTENCES[0], "Ida/I-PER met/O"]))
+    assert task.shared_with_training(train, same) == 1
+
+
 def test_a_type_of_single_words_in_training_may_have_longer_entities_elsewhere(tmp_path):
     task, _ = fitted(["Ida/B-PER met/O Oslo/B-LOC"], tmp_path)
     path = write_conll(tmp_path / "dev.conll", ["Ida/B-PER Lund/I-PER met/O"])

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from spanelectra.errors import UserError, did_you_mean
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.tables import is_number
-from spanelectra.finetuning.task import Baseline, Feature, Logits, Prediction, Task
+from spanelectra.finetuning.task import Baseline, Feature, Logits, Prediction, TargetScale, Task
 from spanelectra.finetuning.text_examples import Example, read_examples
 
 _FEW_EXAMPLES = 5
@@ -25,10 +25,15 @@ _IMBALANCE = 10
 _TEXTS_AT_ONCE = 1000
 # A regression whose predictions vary by less than this part of what the labels do says always the same.
 _COLLAPSED_SPREAD = 0.01
+# Standard deviations of labels, the least as a part of their mean, between which float32 predicts them well.
+_LEAST_SPREAD, _LARGEST_SPREAD = 1e-5, 1e30
 
 
 class Classification(Task):
     """Single texts or pairs, each with the name of a class or, in regression, with a number.
+
+    Numbers are standardised for training. The model that is saved, and every prediction, has the files' units: see
+    :class:`~spanelectra.finetuning.task.TargetScale`.
 
     Attributes:
         labels: the classes' names in the order of their ids; numbers in the order of numbers. Empty in regression.
@@ -36,33 +41,30 @@ class Classification(Task):
 
     kind = "classification"
     model_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    unit = "records"
 
     def __init__(self, settings: FineTuningArguments) -> None:
         super().__init__(settings)
         self.metric = settings.metric or ("pearson" if settings.regression else "accuracy")
         self.labels: list[str] = []
-        self._train_texts: set[tuple[str, str | None]] = set()
 
     def read(self, path: str, *, labelled: bool = True) -> list[Example]:
         examples, remarks = read_examples(path, self.settings, labelled=labelled)
-        for remark in remarks:
-            self._remark(remark)
+        self.remark(*remarks)
         if labelled or self.settings.regression:
             return examples
         known = [example if example.label in self.labels else replace(example, label=None) for example in examples]
         strange = [old for old, new in zip(examples, known, strict=True) if old.label != new.label]
         if strange:
-            self._remark(
+            self.remark(
                 f"{path}: {len(strange):,} of {len(examples):,} labels (such as '{strange[0].label}') are none of the "
                 "model's and are passed over."
             )
         return known
 
     def fit(self, train: Sequence[Example]) -> None:
-        self._train_texts = {(example.text, example.text_pair) for example in train if example.text.strip()}
         if self.settings.regression:
-            if len({example.label for example in train}) < 2:
-                raise UserError(f"{train[0].path}: every label is {train[0].label}; there is nothing to learn.")
+            self.target_scale = _target_scale(train)
             return
         counts = Counter(str(example.label) for example in train)
         self.labels = _in_order(counts)
@@ -78,38 +80,44 @@ class Classification(Task):
             )
         fractions = [label for label in self.labels if numbers and not float(label).is_integer()]
         if fractions:
-            self._remark(
+            self.remark(
                 f"{path}: labels such as '{fractions[0]}' are taken for classes; --regression predicts numbers."
             )
         few = [label for label in self.labels if counts[label] < _FEW_EXAMPLES]
         if few:
             listed = ", ".join(f"'{label}' ({counts[label]})" for label in few[:5]) + (", …" if len(few) > 5 else "")
-            self._remark(
+            self.remark(
                 f"{path}: {len(few)} of {len(counts)} classes have fewer than {_FEW_EXAMPLES} examples: {listed}."
             )
         (commonest, most), (rarest, least) = counts.most_common()[0], counts.most_common()[-1]
         if most > _IMBALANCE * least:
-            self._remark(
+            self.remark(
                 f"{path}: '{commonest}' is {most / least:.0f} times as common as '{rarest}' ({most:,} to {least:,}); "
                 "accuracy says little here, macro_f1 or matthews more."
             )
 
     def check(self, examples: Sequence[Example], path: str) -> None:
-        if not self.settings.regression:
-            for example in examples:
-                if example.label is not None and example.label not in self.labels:
-                    label = str(example.label)
-                    listed = ", ".join(self.labels[:10]) + (", …" if len(self.labels) > 10 else "")
-                    raise UserError(
-                        f"{path}:{example.line}: the label '{label}' is not among those of the training file "
-                        f"({listed}).{did_you_mean(label, self.labels)}"
-                    )
-        known = sum((example.text, example.text_pair) in self._train_texts for example in examples)
-        if known:
-            self._remark(
-                f"{known:,} of {len(examples):,} records of {path} are in the training file too; "
-                "their scores say how well it is remembered."
+        if self.settings.regression:
+            return
+        for example in examples:
+            if example.label is not None and example.label not in self.labels:
+                label = str(example.label)
+                listed = ", ".join(self.labels[:10]) + (", …" if len(self.labels) > 10 else "")
+                raise UserError(
+                    f"{path}:{example.line}: the label '{label}' is not among those of the training file "
+                    f"({listed}).{did_you_mean(label, self.labels)}"
+                )
+        found = {example.label for example in examples}
+        empty = [f"'{label}'" for label in self.labels if label not in found]
+        if empty:
+            listed = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+            self.remark(
+                f"{path}: {len(empty)} of {len(self.labels)} classes have no example among its {len(examples):,}: "
+                f"{listed}."
             )
+
+    def input_of(self, example: Example) -> tuple[str, str | None] | None:
+        return (example.text, example.text_pair) if example.text.strip() else None
 
     def config_changes(self) -> dict[str, Any]:
         names = ["score"] if self.settings.regression else self.labels
@@ -130,13 +138,15 @@ class Classification(Task):
             feature["example"] = len(features)
             if training:
                 assert example.label is not None
-                regression = self.settings.regression
-                feature["labels"] = float(example.label) if regression else self.labels.index(str(example.label))
+                scale = self.target_scale
+                feature["labels"] = (
+                    self.labels.index(str(example.label)) if scale is None else scale.standardised(float(example.label))
+                )
             features.append(feature)
             lengths.append(whole)
         cut = sum(length > max_length for length in lengths)
         if cut:
-            self._remark(
+            self.remark(
                 f"{cut:,} of {len(examples):,} texts of {examples[0].path} are longer than {max_length} tokens and are "
                 f"cut (the longest has {max(lengths):,}); --max_length sets how many are read."
             )
@@ -153,7 +163,8 @@ class Classification(Task):
                 prediction["text_pair"] = example.text_pair
             scores = np.asarray(by_example[number], dtype=np.float64)
             if self.settings.regression:
-                prediction["predicted"] = round(float(scores[0]), 6)
+                # digits, not decimals: labels may be millionths or millions
+                prediction["predicted"] = float(f"{scores[0]:.7g}")
             else:
                 shares = softmax(scores)
                 prediction["predicted"] = self.labels[int(scores.argmax())]
@@ -225,10 +236,24 @@ class Classification(Task):
     def load_state(self, state: dict[str, Any]) -> None:
         self.labels = list(state["labels"])
 
-    def _remark(self, remark: str) -> None:
-        """Keep a remark, once however often a file is read."""
-        if remark not in self.remarks:
-            self.remarks.append(remark)
+
+def _target_scale(train: Sequence[Example]) -> TargetScale:
+    """Mean and standard deviation of the labels.
+
+    Raises:
+        UserError: where float32, which the model reckons in, cannot hold the labels or tell them apart.
+    """
+    path, labels = train[0].path, np.array([example.label for example in train], dtype=np.float64)
+    if labels.min() == labels.max():
+        raise UserError(f"{path}: every label is {train[0].label}; there is nothing to learn.")
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = TargetScale(float(labels.mean()), float(labels.std()))
+    if not _LEAST_SPREAD * abs(scale.mean) < scale.deviation < _LARGEST_SPREAD:
+        raise UserError(
+            f"{path}: the labels' mean is {scale.mean:.4g} and their standard deviation {scale.deviation:.4g}; the "
+            "model's numbers have seven digits and cannot tell such labels apart. Subtract a constant, or divide."
+        )
+    return scale
 
 
 def _in_order(labels: Collection[str]) -> list[str]:

@@ -106,9 +106,14 @@ class _Sentences:
 
 
 def read_conll(
-    path: str, *, text_column: str | None = None, label_column: str | None = None, labelled: bool = True
+    path: str,
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    labelled: bool = True,
+    encoding: str = "utf-8",
 ) -> list[Sentence]:
-    """Read a CoNLL column file, plain or compressed, in UTF-8.
+    """Read a CoNLL column file, plain or compressed.
 
     Lines of ``-DOCSTART-`` are dropped and end a sentence. A line that starts with "#" is comment if it stands before
     a sentence and has not the file's number of columns, or reads ``# name = …``; otherwise "#" is a word.
@@ -118,6 +123,7 @@ def read_conll(
         text_column: name or number of the words' column; by default FORM where columns are named, else the first.
         label_column: of the tags' column; by default UPOS in ``.conllu``, else the last.
         labelled: whether there must be tags. If not, they are read where the column is there.
+        encoding: of the file.
 
     Raises:
         UserError: with file and line, for a file or column that is missing, a line with another number of columns than
@@ -126,7 +132,7 @@ def read_conll(
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"There is no file '{path}'.{did_you_mean_path(file)}")
-    lines = [line.rstrip("\n") for line in read_lines(file)]
+    lines = [line.rstrip("\n") for line in read_lines(file, encoding=encoding)]
     layout = _find_layout(path, file, lines)
     text = layout.column("text_column", text_column or ("FORM" if "FORM" in layout.names else "0"))
     label = _label_index(layout, text, label_column, labelled)

@@ -36,10 +36,10 @@ from spanelectra.finetuning.task_directory import (
     save_task_model,
     write_predictions,
 )
-from spanelectra.finetuning.task_models import build_task_model
+from spanelectra.finetuning.task_models import build_task_model, fold_target_scale
 from spanelectra.finetuning.task_trainer import FineTuningTrainer
 from spanelectra.flops import count_parameters
-from spanelectra.memory import peak_memory_mib
+from spanelectra.memory import keep_freed_memory, peak_memory_mib
 
 
 def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
@@ -62,6 +62,7 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
     settings.check()
     if process_count() > 1:
         raise UserError("fine-tuning runs in one process; start it without torchrun.")
+    keep_freed_memory()
     console = make_console(settings.quiet)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -126,6 +127,8 @@ def _run_seed(
     dev = data.splits["dev"]
 
     def score_dev(logits: Sequence[Logits]) -> dict[str, float]:
+        if task.target_scale is not None:
+            logits = [task.target_scale.restored(values) for values in logits]
         task.choose(dev.examples, dev.features, logits)
         return task.score(dev.examples, task.predict(dev.examples, dev.features, logits))
 
@@ -148,6 +151,8 @@ def _run_seed(
         # a bar that nobody ends hides the cursor and draws over the error
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         raise
+    if task.target_scale is not None:
+        fold_target_scale(trainer.model, task.target_scale)
     result: dict[str, Any] = {"seed": seed, "dev": None, "test": None}
     predictions: dict[str, list[Prediction]] = {}
     for name, split in data.splits.items():

@@ -80,6 +80,7 @@ class TaskArguments:
         text_pair_column: column of the second text of a pair.
         label_column: column of the label; by default the last (or the one named label).
         max_train_examples: train on so many, drawn by the first seed; by default on all.
+        encoding: of the files, but for parquet; a name that Python knows, such as latin-1.
         header: whether a csv or tsv file's first line names its columns; auto looks whether it says what names say.
         regression: labels are numbers to predict.
         metric: score by which the best checkpoint is chosen; by default accuracy, token and qa f1.
@@ -101,6 +102,7 @@ class TaskArguments:
     text_pair_column: str | None = None
     label_column: str | None = None
     max_train_examples: int | None = None
+    encoding: str = "utf-8"
     header: Literal["auto", "yes", "no"] = "auto"
     regression: bool = False
     metric: str | None = None

@@ -76,10 +76,13 @@ def _check_settings(run: Path, settings: FineTuningArguments) -> None:
         earlier = None
     if not isinstance(earlier, dict):
         raise UserError(f"{run / CONFIG_NAME} is unreadable; start anew with --overwrite.")
+    defaults = dataclasses.asdict(FineTuningArguments())
     for name, value in dataclasses.asdict(settings).items():
-        if name not in _FREE_ON_RESUME and earlier.get(name) != value:
+        # a setting that did not exist when the run began
+        before = earlier.get(name, defaults[name])
+        if name not in _FREE_ON_RESUME and before != value:
             raise UserError(
-                f"--resume: {name} was {earlier.get(name)} and is {value} now; a run goes on with its own settings. "
+                f"--resume: {name} was {before} and is {value} now; a run goes on with its own settings. "
                 "Choose another --out_dir, or start anew with --overwrite."
             )
     beyond = [seed for seed in _seeds(run) if seed >= settings.seed + settings.seeds]

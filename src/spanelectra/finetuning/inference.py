@@ -1,15 +1,16 @@
-"""Features -> logits, without gradients, in large batches of similar lengths."""
+"""Features -> logits, without gradients, in large batches of similar lengths; examples -> predictions."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from spanelectra.finetuning.task import Feature, Logits
+from spanelectra.finetuning.task import Feature, Logits, Prediction, Task
 
 
 def model_inputs(model: PreTrainedModel) -> set[str]:
@@ -51,7 +52,7 @@ def predict_logits(
     batch_size: int,
     *,
     bf16: bool = False,
-    on_progress: Callable[[int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Logits]:
     """Logits of every feature, in their order.
 
@@ -61,7 +62,7 @@ def predict_logits(
         features: labels and other keys are ignored.
         batch_size: see :func:`length_batches`.
         bf16: bfloat16 autocast.
-        on_progress: told how many features are done more.
+        on_progress: told how many features are done, and how many there are.
 
     Returns:
         Float32 arrays without padding: (labels,) for a sequence classifier, (length, labels) for tokens, (length, 2)
@@ -70,6 +71,7 @@ def predict_logits(
     model.eval()
     names = sorted(model_inputs(model) & {"input_ids", "attention_mask", "token_type_ids"})
     results: list[Logits | None] = [None] * len(features)
+    done = 0
     for chosen, batch in length_batches(tokenizer, features, names, batch_size):
         with torch.autocast(model.device.type, dtype=torch.bfloat16, enabled=bf16):
             output = model(**batch.to(model.device))
@@ -81,7 +83,28 @@ def predict_logits(
             # a copy, for a view would keep the whole batch
             length = len(features[index]["input_ids"])
             results[index] = np.array(values[:length] if values.ndim == 2 else values)
+        done += len(chosen)
         if on_progress is not None:
-            on_progress(len(chosen))
+            on_progress(done, len(features))
     # every feature was in a batch
     return [result for result in results if result is not None]
+
+
+def predict_examples(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    task: Task,
+    examples: Sequence[Any],
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Prediction]:
+    """What a fine-tuned model says of examples, in their order: windows, answers and thresholds as in its training.
+
+    Args:
+        model, tokenizer, task: as :func:`~spanelectra.finetuning.task_directory.open_task_model` gives them.
+        examples: the task's own; labels and answers may be ``None``.
+        on_progress: see :func:`predict_logits`.
+    """
+    assert task.settings.max_length is not None
+    features = task.features(examples, tokenizer, task.settings.max_length, training=False)
+    logits = predict_logits(model, tokenizer, features, task.settings.eval_batch_size, on_progress=on_progress)
+    return task.predict(examples, features, logits)

@@ -148,6 +148,8 @@ def _answers(classifier: Pipeline, units: NDArray[np.float32], task: Task, featu
             answers[:, classifier.classes_] = classifier.predict_log_proba(units)
     else:
         answers = classifier.predict(units).reshape(-1, 1).astype(np.float32)
+        if task.target_scale is not None:
+            answers = task.target_scale.restored(answers)
     labels = np.asarray(feature["labels"])
     if labels.ndim == 0:
         return answers[0]

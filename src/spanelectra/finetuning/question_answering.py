@@ -34,40 +34,38 @@ class QuestionAnswering(Task):
 
     kind: ClassVar[str] = "qa"
     model_class: ClassVar[str] = "AutoModelForQuestionAnswering"
+    unit: ClassVar[str] = "questions"
+    standing: ClassVar[str] = "have a context that stands"
 
     def __init__(self, settings: FineTuningArguments) -> None:
         super().__init__(settings)
         self.metric = settings.metric or "f1"
         self.null_threshold: float | None = None
         self._learns_to_abstain = False
-        self._train_pairs: set[tuple[str, str]] = set()
 
     def read(self, path: str, *, labelled: bool = True) -> list[Question]:
         """See :func:`~spanelectra.finetuning.squad_files.read_squad`."""
-        questions, remarks = read_squad(path, labelled=labelled)
-        self._remark(*remarks)
+        questions, remarks = read_squad(path, labelled=labelled, encoding=self.settings.encoding)
+        self.remark(*remarks)
         return questions
 
     def fit(self, train: Sequence[Question]) -> None:
         """Look whether there are questions without an answer; if so, abstain where that scores best."""
         self._learns_to_abstain = any(question.is_unanswerable for question in train)
         self.null_threshold = 0.0 if self._learns_to_abstain else None
-        self._train_pairs = {(question.question, question.context) for question in train}
 
     def check(self, examples: Sequence[Question], path: str) -> None:
-        """There are no labels to compare; remarks on questions that training has too, or has none like."""
+        """There are no labels to compare; a remark on questions that training has none like."""
         unanswerable = sum(question.is_unanswerable for question in examples)
         if unanswerable and not self._learns_to_abstain:
-            self._remark(
+            self.remark(
                 f"{path}: {unanswerable:,} of {len(examples):,} questions have no answer, but all of training have: "
                 "a model does not learn to give none."
             )
-        known = sum((question.question, question.context) in self._train_pairs for question in examples)
-        if known:
-            self._remark(
-                f"{known:,} of {len(examples):,} questions of {path} are in the training file too; "
-                "their scores say how well it is remembered."
-            )
+
+    def input_of(self, example: Question) -> str:
+        """The context: whatever is asked about it, a model that was trained on it has read it."""
+        return example.context if example.context.strip() else ""
 
     def config_changes(self) -> dict[str, Any]:
         """Two numbers a token."""
@@ -96,7 +94,7 @@ class QuestionAnswering(Task):
         ):
             if indices:
                 first = examples[indices[0]].id
-                self._remark(f"{len(indices):,} of {len(examples):,} questions {fate}; the first: id {first}.")
+                self.remark(f"{len(indices):,} of {len(examples):,} questions {fate}; the first: id {first}.")
         return self._labelled(examples, windows.features, max_length) if training else windows.features
 
     def _labelled(self, examples: Sequence[Question], features: Sequence[Feature], max_length: int) -> list[Feature]:
@@ -126,12 +124,12 @@ class QuestionAnswering(Task):
                 "no question of training can be learned: no answer is found in its context, or in one window."
             )
         if too_large:
-            self._remark(
+            self.remark(
                 f"{len(too_large):,} of {len(examples):,} training questions are left out: no window of {max_length} "
                 f"tokens holds all of their answer; the first: id {too_large[0]}."
             )
         if too_long:
-            self._remark(
+            self.remark(
                 f"{too_long:,} of {len(examples):,} training questions have an answer of more than "
                 f"{self.settings.max_answer_length} tokens (--max_answer_length); so long a one is never predicted."
             )
@@ -243,7 +241,3 @@ class QuestionAnswering(Task):
         """Take the threshold back."""
         threshold = state["null_threshold"]
         self.null_threshold = None if threshold is None else float(threshold)
-
-    def _remark(self, *remarks: str) -> None:
-        """Add remarks that were not made before: a file may be read, or cut, more than once."""
-        self.remarks += [remark for remark in remarks if remark not in self.remarks]

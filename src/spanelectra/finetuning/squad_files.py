@@ -63,7 +63,7 @@ class Question:
         return [answer.text for answer in self.answers or ()]
 
 
-def read_squad(path: str, *, labelled: bool = True) -> tuple[list[Question], list[str]]:
+def read_squad(path: str, *, labelled: bool = True, encoding: str = "utf-8") -> tuple[list[Question], list[str]]:
     """Read SQuAD's JSON (Rajpurkar et al. 2016 and 2018), or the flat lines that `datasets` makes of it.
 
     A question without answers is one that its context does not answer, as the official evaluation has it. An answer
@@ -72,6 +72,7 @@ def read_squad(path: str, *, labelled: bool = True) -> tuple[list[Question], lis
     Args:
         path: the file, plain or compressed; its content tells the layout.
         labelled: whether answers must be there; where they need not, those that are there are read.
+        encoding: of the file.
 
     Returns:
         The questions in the file's order, and remarks: what was wrong but could be dealt with, counted.
@@ -85,7 +86,7 @@ def read_squad(path: str, *, labelled: bool = True) -> tuple[list[Question], lis
     oddities = _Oddities()
     questions: list[Question] = []
     places: dict[str, _Value] = {}
-    for context, record in _records(path):
+    for context, record in _records(path, encoding):
         question = _question(context, record, labelled, oddities)
         if question.id in places:
             raise UserError(f"{record}: the id '{question.id}' is also that of {places[question.id]}; make ids unique.")
@@ -164,9 +165,9 @@ class _Value:
         return UserError(f"{self} must be {expected}, not {_short(json.dumps(self.content, ensure_ascii=False))}.")
 
 
-def _records(path: str) -> Iterator[tuple[str, _Value]]:
+def _records(path: str, encoding: str) -> Iterator[tuple[str, _Value]]:
     """Yield the context and the object of every question."""
-    text = "".join(read_lines(Path(path)))
+    text = "".join(read_lines(Path(path), encoding=encoding))
     if not text.strip():
         raise UserError(f"{path} is empty.")
     try:
@@ -186,7 +187,7 @@ def _records(path: str) -> Iterator[tuple[str, _Value]]:
                 for record in paragraph["qas"].items():
                     yield context, record
     elif isinstance(content, dict) and content.keys() & {"context", "question"}:
-        for number, line_content in json_records(Path(path)):
+        for number, line_content in json_records(Path(path), encoding):
             record = _Value(line_content, f"{path}:{number}")
             yield record["context"].text(), record
     else:

@@ -91,13 +91,20 @@ class Table:
         )
 
 
-def read_table(path: str, *, header: Literal["auto", "yes", "no"] = "auto", names: Collection[str] = ()) -> Table:
+def read_table(
+    path: str,
+    *,
+    header: Literal["auto", "yes", "no"] = "auto",
+    names: Collection[str] = (),
+    encoding: str = "utf-8",
+) -> Table:
     """Read a file of records whole.
 
     Args:
         path: csv (quoted as in RFC 4180), tsv (no quoting), txt with tabs, jsonl or parquet; text may be compressed.
         header: whether the first line of csv or tsv names the columns; ``auto`` looks.
         names: names that columns usually have, in lower case, by which ``auto`` knows a header.
+        encoding: of all but parquet.
 
     Raises:
         UserError: the file is missing, damaged, of another kind, empty, or a row has another number of fields.
@@ -113,16 +120,16 @@ def read_table(path: str, *, header: Literal["auto", "yes", "no"] = "auto", name
     if extension == ".parquet":
         table = _from_objects(path, enumerate(_parquet_records(file), start=1))
     elif extension in (".jsonl", ".json"):
-        table = _from_objects(path, json_records(file))
+        table = _from_objects(path, json_records(file, encoding))
     else:
-        table = _from_lines(path, extension, header, names)
+        table = _from_lines(path, extension, header, names, encoding)
     if not table.rows:
         raise UserError(f"{path} holds no records.")
     return table
 
 
-def _from_lines(path: str, extension: str, header: str, names: Collection[str]) -> Table:
-    rows = [Row(*row) for row in delimited_rows(Path(path), tab_separated=extension != ".csv")]
+def _from_lines(path: str, extension: str, header: str, names: Collection[str], encoding: str) -> Table:
+    rows = [Row(*row) for row in delimited_rows(Path(path), encoding, tab_separated=extension != ".csv")]
     if not rows:
         return Table(path, [], False, [])
     width = len(rows[0].fields)

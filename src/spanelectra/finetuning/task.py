@@ -7,7 +7,7 @@ trains, repeats over seeds or reports knows them only through this one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -39,6 +39,27 @@ class Baseline:
     scores: dict[str, float]
 
 
+@dataclass(frozen=True)
+class TargetScale:
+    """How the numbers of a regression are trained on: with mean 0 and standard deviation 1, whatever their units.
+
+    Attributes:
+        mean: of the training labels.
+        deviation: their standard deviation, above 0.
+    """
+
+    mean: float
+    deviation: float
+
+    def standardised(self, value: float) -> float:
+        """A label as it is trained on."""
+        return (value - self.mean) / self.deviation
+
+    def restored(self, logits: Logits) -> Logits:
+        """What a model that was trained on standardised labels says, in the units of the files."""
+        return logits * np.float32(self.deviation) + np.float32(self.mean)
+
+
 class Task(ABC):
     """One kind of task, with one task's settings.
 
@@ -48,18 +69,28 @@ class Task(ABC):
     Attributes:
         kind: what ``--task`` calls it.
         model_class: name of the stock ``AutoModelFor…`` class.
+        unit: what an example is called, in the plural.
+        standing: how it is said that their inputs stand somewhere; see :meth:`input_of`.
         metric: the score by which the best checkpoint is chosen. All scores are times 100, correlations too, as the
             tables of GLUE and SQuAD have them; higher is better.
         remarks: counted warnings ("12 of 4,076 lines …"), for whoever runs the task to say aloud, once each.
+        target_scale: how labels are standardised in the features of training; ``None`` where they are as they stand.
     """
 
     kind: ClassVar[str]
     model_class: ClassVar[str]
+    unit: ClassVar[str]
+    standing: ClassVar[str] = "stand"
     metric: str
 
     def __init__(self, settings: FineTuningArguments) -> None:
         self.settings = settings
         self.remarks: list[str] = []
+        self.target_scale: TargetScale | None = None
+
+    def remark(self, *remarks: str) -> None:
+        """Keep remarks, each once, however often a file is read or an input is cut."""
+        self.remarks += [remark for remark in dict.fromkeys(remarks) if remark not in self.remarks]
 
     @abstractmethod
     def read(self, path: str, *, labelled: bool = True) -> list[Any]:
@@ -78,11 +109,20 @@ class Task(ABC):
 
     @abstractmethod
     def check(self, examples: Sequence[Any], path: str) -> None:
-        """Check another split against what :meth:`fit` saw.
+        """Check another split, or what was drawn of training, against what :meth:`fit` saw.
 
         Raises:
             UserError: for a label that training never saw, with file and line.
         """
+
+    @abstractmethod
+    def input_of(self, example: Any) -> Hashable:
+        """What a model could remember of an example: its text, or a question's context; falsy where there is none."""
+
+    def shared_with_training(self, train: Sequence[Any], examples: Sequence[Any]) -> int:
+        """How many of ``examples`` have an input that one of ``train`` has, too."""
+        known = {self.input_of(example) for example in train}
+        return sum(bool(key := self.input_of(example)) and key in known for example in examples)
 
     @abstractmethod
     def config_changes(self) -> dict[str, Any]:
@@ -108,7 +148,7 @@ class Task(ABC):
         Args:
             features: as :meth:`features` made them of ``examples``.
             logits: for each feature, without padding: (labels,) for classification, (length, labels) for tokens,
-                (length, 2) for the starts and ends of answers. float32.
+                (length, 2) for the starts and ends of answers; a number in the files' units for regression. float32.
         """
 
     @abstractmethod

@@ -38,7 +38,8 @@ class TaskData:
     Attributes:
         train_features: with labels.
         splits: dev, and where there is one test.
-        described: train, dev and test -> file, SHA-256, and numbers of examples, features and tokens.
+        described: train, dev and test -> file, SHA-256, and numbers of examples, features and tokens; of dev and test
+            also ``also_in_train``, how many examples have an input that is trained on, too.
     """
 
     train_features: Sequence[Feature]
@@ -75,7 +76,9 @@ def read_task_data(task: Task, settings: FineTuningArguments, tokenizer: PreTrai
     }
     described = {"train": _describe(settings.train, train, train_features)}
     files = {"dev": settings.train if settings.dev_fraction else settings.dev, "test": settings.test or ""}
-    described |= {name: _describe(files[name], split.examples, split.features) for name, split in splits.items()}
+    for name, split in splits.items():
+        described[name] = _describe(files[name], split.examples, split.features)
+        described[name]["also_in_train"] = task.shared_with_training(train, split.examples)
     return TaskData(train_features, splits, described)
 
 
@@ -83,7 +86,8 @@ def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any
     """Split (train, dev and where there is one test) -> its examples; the task has learned its labels then.
 
     Where ``dev`` is a fraction, that much of the training file is held out, drawn by the first seed. Labels are learned
-    before ``max_train_examples`` are drawn: a rare one that is not among them is no mistake in another file.
+    before ``max_train_examples`` are drawn: a rare one that is not among them is no mistake in another file. The task
+    remarks on what is scored though it is trained on, too.
 
     Raises:
         UserError: for files that do not fit.
@@ -109,12 +113,31 @@ def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any
         # all examples of a label were held out
         task.fit([*train, *dev])
     examples = {"train": train, "dev": dev}
-    if settings.max_train_examples is not None:
+    if settings.max_train_examples is not None and settings.max_train_examples < len(train):
         examples["train"], _ = _draw(train, settings.max_train_examples, settings.seed)
+        task.check(examples["train"], f"{settings.train} ({settings.max_train_examples:,} {task.unit} drawn)")
     if settings.test:
         examples["test"] = task.read(settings.test)
         task.check(examples["test"], settings.test)
+    _remark_on_leaks(task, examples, {"dev": dev_path, "test": settings.test or ""})
     return examples
+
+
+def _remark_on_leaks(task: Task, examples: dict[str, list[Any]], paths: dict[str, str]) -> None:
+    """One remark on inputs of dev and test that are trained on, too."""
+    counts = {
+        name: task.shared_with_training(examples["train"], examples[name]) for name in examples if name != "train"
+    }
+    if any(counts.values()):
+        parts = [
+            f"{count:,} of {len(examples[name]):,} {task.unit} of {paths[name]}"
+            for name, count in counts.items()
+            if count
+        ]
+        task.remark(
+            f"{' and '.join(parts)} {task.standing} in the training data, too: scores tell how well it is remembered, "
+            "and less about new text."
+        )
 
 
 def _draw(examples: list[Any], count: int, seed: int) -> tuple[list[Any], list[Any]]:

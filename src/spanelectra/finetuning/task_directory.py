@@ -33,26 +33,6 @@ _REMEMBERED = (
 # the Hub's names of what a model is for
 _PIPELINE_TAGS = {"classification": "text-classification", "token": "token-classification", "qa": "question-answering"}
 
-_CARD = """---
-library_name: transformers
-pipeline_tag: {pipeline}
----
-
-# Fine-tuned with SpanElectra
-
-Encoder: {encoder}. The weights scored best by {metric} on dev, among the evaluations and seeds of their run.
-
-| split | metric | score |
-|---|---|---|
-{scores}
-
-```python
-from transformers import pipeline
-
-pipeline("{pipeline}", "DIRECTORY")
-```
-"""
-
 
 def make_task(settings: FineTuningArguments) -> Task:
     """The task that resolved settings name."""

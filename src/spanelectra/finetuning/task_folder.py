@@ -29,8 +29,8 @@ _TASK_OF_SUFFIX = {
     ".bio": "token",
 }
 _FIELDS = (
-    "task", "preset", "train", "dev", "text_column", "text_pair_column", "label_column", "header", "regression",
-    "metric", "max_length", "doc_stride",
+    "task", "preset", "train", "dev", "text_column", "text_pair_column", "label_column", "encoding", "header",
+    "regression", "metric", "max_length", "doc_stride",
 )  # fmt: skip
 _TEXTS = ("train", "dev", "text_column", "text_pair_column", "label_column")
 # Where no file is for choosing, so much of the training file is held out.

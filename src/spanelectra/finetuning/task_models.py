@@ -6,13 +6,14 @@ import copy
 
 import torch
 import transformers
+from torch import nn
 from transformers import PreTrainedModel
 
 from spanelectra.encoder_families import encoder_of
 from spanelectra.errors import UserError
 from spanelectra.finetuning.encoder_source import EncoderSource
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
-from spanelectra.finetuning.task import Task
+from spanelectra.finetuning.task import TargetScale, Task
 
 
 def build_task_model(source: EncoderSource, task: Task, settings: FineTuningArguments, seed: int) -> PreTrainedModel:
@@ -28,7 +29,8 @@ def build_task_model(source: EncoderSource, task: Task, settings: FineTuningArgu
         seed: of the fresh weights; torch's global generator is seeded with it.
 
     Raises:
-        UserError: where transformers has no model of this class for the encoder's family.
+        UserError: where transformers has no model of this class for the encoder's family, or none whose numbers can be
+            put into other units.
     """
     config = copy.deepcopy(source.encoder.config)
     for name, value in task.config_changes().items():
@@ -46,6 +48,9 @@ def build_task_model(source: EncoderSource, task: Task, settings: FineTuningArgu
         raise UserError(
             f"transformers has no {task.model_class} for the family '{config.model_type}': {str(error).splitlines()[0]}"
         ) from error
+    if task.target_scale is not None:
+        # before hours of training, not after
+        _output_layer(model)
     if not settings.random_weights:
         _take_encoder(model, source)
     return model
@@ -61,3 +66,22 @@ def _take_encoder(model: PreTrainedModel, source: EncoderSource) -> None:
         if name not in weights or weights[name].shape != tensor.shape:
             raise UserError(f"{source.name} cannot fill {name} {tuple(tensor.shape)} of {type(model).__name__}.")
         tensor.copy_(weights[name])
+
+
+@torch.no_grad()
+def fold_target_scale(model: PreTrainedModel, scale: TargetScale) -> None:
+    """Make a model that was trained on standardised labels answer in the units of the files, whoever opens it.
+
+    The last linear layer of the head takes deviation and mean into its weights.
+    """
+    last = _output_layer(model)
+    last.weight.mul_(scale.deviation)
+    last.bias.mul_(scale.deviation).add_(scale.mean)
+
+
+def _output_layer(model: PreTrainedModel) -> nn.Linear:
+    """The layer whose one output is a regression's answer."""
+    layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    if not layers or layers[-1].out_features != 1 or layers[-1].bias is None:
+        raise UserError(f"regression: {type(model).__name__} does not end in a linear layer with a bias.")
+    return layers[-1]

@@ -252,7 +252,9 @@ class FineTuningTrainer(Trainer):
         self.best.consider(self.model, entry)
         loss = "" if entry["loss"] is None else f"  loss {entry['loss']:.4f}"
         mark = "  best" if self.best.step == entry["step"] else ""
-        shown = "  ".join(f"{name} {value:.2f}" for name, value in list(scores.items())[:3])
+        # what the best one is chosen by comes first
+        names = list(dict.fromkeys([self.best.metric, *scores]))[:3]
+        shown = "  ".join(f"{name} {scores[name]:.2f}" for name in names)
         say(self.console, f"  epoch {entry['epoch']:.2f}{loss}  dev {shown}{mark}")
         results = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)

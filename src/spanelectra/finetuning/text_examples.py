@@ -40,7 +40,7 @@ def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -
 
     Args:
         path: a file that :func:`read_table` reads.
-        settings: columns, header and whether labels are numbers.
+        settings: columns, header, encoding and whether labels are numbers.
         labelled: whether every record must have a label. If not, one is taken from a column that is named as the
             label's or, without column names, from the last one, if that is not a text.
 
@@ -53,7 +53,7 @@ def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -
     wanted = (settings.text_column, settings.text_pair_column, settings.label_column)
     names = {*TEXT_NAMES, *SECOND_TEXT_NAMES, *LABEL_NAMES, "idx", "index", "id"}
     names |= {name.lower() for name in wanted if name is not None and not name.lstrip("-").isdigit()}
-    table = read_table(path, header=settings.header, names=names)
+    table = read_table(path, header=settings.header, names=names, encoding=settings.encoding)
     remarks = list(table.remarks)
     text, pair, label = _columns(table, settings, labelled, remarks)
     texts_at = [text] if pair is None else [text, pair]

@@ -35,6 +35,7 @@ class TokenClassification(Task):
 
     kind = "token"
     model_class: ClassVar[str] = "AutoModelForTokenClassification"
+    unit = "sentences"
 
     def __init__(self, settings: FineTuningArguments) -> None:
         super().__init__(settings)
@@ -50,6 +51,7 @@ class TokenClassification(Task):
             text_column=self.settings.text_column,
             label_column=self.settings.label_column,
             labelled=labelled,
+            encoding=self.settings.encoding,
         )
         tags = [sentence.tags for sentence in sentences if sentence.tags is not None]
         if not tags:
@@ -69,7 +71,7 @@ class TokenClassification(Task):
             strange = _labels_of(converted).keys() - self.labels
             if strange:
                 line, tag = _first_place(converted, strange)
-                self._remark(
+                self.remark(
                     f"{path}:{line}: '{tag}' in the labels' column is no label of the model's; the file is read as one "
                     "without labels."
                 )
@@ -78,7 +80,7 @@ class TokenClassification(Task):
         misplaced = [(s, place) for s in sentences for place in misplaced_tags(s.tags or [], scheme)]
         if misplaced and scheme != "IOB1":
             sentence, place = misplaced[0]
-            self._remark(
+            self.remark(
                 f"{len(misplaced):,} of {sum(map(len, tags)):,} labels of {path} stand where {scheme} does not allow "
                 f"them (the first in line {sentence.lines[place]}); they are read as conlleval reads them."
             )
@@ -98,7 +100,7 @@ class TokenClassification(Task):
         if self.scheme == "plain":
             self.labels = sorted(counts)
             sizes, unit = counts, "words"
-            self._remark(
+            self.remark(
                 f"{path}: the labels have no prefixes (B-…, I-…), so they are classes of words: {len(counts)} of them. "
                 f"Checkpoints are chosen by {self.metric}; f1, precision and recall are means over classes."
             )
@@ -112,7 +114,7 @@ class TokenClassification(Task):
         few = [f"'{name}' ({size})" for name, size in reversed(sizes.most_common()) if size < _FEW_EXAMPLES]
         if few:
             listed = ", ".join(few[:5]) + (", …" if len(few) > 5 else "")
-            self._remark(f"{path}: {len(few)} of {len(sizes)} labels have fewer than {_FEW_EXAMPLES} {unit}: {listed}.")
+            self.remark(f"{path}: {len(few)} of {len(sizes)} labels have fewer than {_FEW_EXAMPLES} {unit}: {listed}.")
 
     def check(self, examples: Sequence[Sentence], path: str) -> None:
         counts = _labels_of(examples)
@@ -125,6 +127,17 @@ class TokenClassification(Task):
                 f"{path}:{line}: the label '{label}' is not among those of the training file ({listed}); "
                 f"{words:,} of {counts.total():,} words have such labels.{did_you_mean(label, self.labels)}"
             )
+        # of entities the types, for I- need not occur
+        known, found = (dict.fromkeys(map(self._class_of, labels)) for labels in (self.labels, counts))
+        empty = [f"'{name}'" for name in known if name not in found]
+        if empty:
+            listed = ", ".join(empty[:5]) + (", …" if len(empty) > 5 else "")
+            self.remark(
+                f"{path}: {len(empty)} of {len(known)} labels have no word among its {counts.total():,}: {listed}."
+            )
+
+    def input_of(self, example: Sentence) -> tuple[str, ...]:
+        return tuple(example.words)
 
     def config_changes(self) -> dict[str, Any]:
         return {
@@ -155,7 +168,7 @@ class TokenClassification(Task):
             features.append(feature)
         total = sum(map(len, sentences))
         if read < total:
-            self._remark(
+            self.remark(
                 f"{total - read:,} of {total:,} words of {examples[0].path} are nothing to the tokenizer (control "
                 f"characters, for instance); they are not trained on and get the label '{self._default_label}'."
             )
@@ -227,16 +240,15 @@ class TokenClassification(Task):
         self._default_label = str(state["default_label"])
         self._set_scheme("plain" if state["scheme"] == "plain" else "IOB2")
 
+    def _class_of(self, label: str) -> str:
+        """The type of an entity's label, which B- and I- share; any other label as it is."""
+        return label if self.scheme == "plain" or label == OUTSIDE else label[2:] or "B"
+
     def _set_scheme(self, scheme: Literal["IOB2", "plain"]) -> None:
         """Take note of the scheme; for classes of words accuracy stands in for the F1 of entities."""
         self.scheme = scheme
         if scheme == "plain" and self.metric == "f1":
             self.metric = "accuracy"
-
-    def _remark(self, remark: str) -> None:
-        """Keep a remark, once however often a file is read."""
-        if remark not in self.remarks:
-            self.remarks.append(remark)
 
 
 def _labels_of(sentences: Sequence[Sentence]) -> Counter[str]:
