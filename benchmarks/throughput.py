@@ -61,7 +61,7 @@ def work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int,
 
     from spanelectra.environment import peak_device_memory_mib
     from spanelectra.flops import measure_peak_flops
-    from spanelectra.memory import peak_memory_mib
+    from spanelectra.memory import keep_freed_memory, peak_memory_mib
     from training_steps import SHAPES, STEPS, Bench, run_trainer
 
     torch.set_num_threads(threads)
@@ -76,13 +76,15 @@ def work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int,
             while pipe.recv():
                 pipe.send(measure_peak_flops(device, dtype))
             raise Finished
-        maker, dropout, compiled = STEPS[name]
-        bench = Bench(SHAPES[shape_name], rows, device, dropout, compiled)
-        if maker is None:
+        choice = STEPS[name]
+        if choice.keeps_memory:
+            keep_freed_memory()
+        bench = Bench(SHAPES[shape_name], rows, device, choice.dropout, choice.compiled)
+        if choice.make is None:
             flops = bench.flops("mlm", "sbgo", "ato", "sbpo")
             run_trainer(bench, gate.after_step)
         else:
-            step, flops = maker(bench)
+            step, flops = choice.make(bench)
             while True:
                 step()
                 gate.after_step()
@@ -188,6 +190,8 @@ COMPARISONS = [
     ("ours without boundary heads, no dropout", "ours, no dropout"),
     ("ours, no dropout", "plain MLM, no dropout"),
     ("ours, no dropout, compiled", "ours, no dropout"),
+    ("ours, no dropout", "ours, no dropout, freed memory returned"),
+    ("naive Hugging Face, no dropout, freed memory kept", "naive Hugging Face, no dropout"),
     ("ours, no dropout", "ours, no dropout, in the trainer"),
 ]
 
@@ -250,7 +254,7 @@ def main() -> None:
     from training_steps import SHAPES, STEPS, prepare_rows
 
     shape = SHAPES[arguments.shape]
-    names = [name for name, (_, _, compiled) in STEPS.items() if not (arguments.quick and compiled)]
+    names = [name for name, choice in STEPS.items() if not (arguments.quick and choice.compiled)]
     if shape.encoder != "electra":
         names = [name for name in names if not name.startswith("electra-pytorch")]
     if arguments.only:

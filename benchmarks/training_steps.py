@@ -297,20 +297,39 @@ def run_trainer(bench: Bench, after_step: Callable[[], None]) -> None:
     trainer.train()
 
 
-# name -> (how to make the step, or None for the trainer's own loop; dropout; compiled)
-STEPS: dict[str, tuple[Callable[[Bench], Step] | None, float, bool]] = {
-    "naive Hugging Face": (naive_hugging_face, 0.1, False),
-    "naive Hugging Face, no dropout": (naive_hugging_face, 0.0, False),
-    "electra-pytorch": (electra_pytorch, 0.1, False),
-    "electra-pytorch, no dropout": (electra_pytorch, 0.0, False),
-    "plain MLM": (plain_masked_language_model, 0.1, False),
-    "plain MLM, no dropout": (plain_masked_language_model, 0.0, False),
-    "plain MLM, no dropout, compiled": (plain_masked_language_model, 0.0, True),
-    "ours without boundary heads": (ours("mlm", "ato"), 0.1, False),
-    "ours without boundary heads, no dropout": (ours("mlm", "ato"), 0.0, False),
-    "ours without boundary heads, no dropout, compiled": (ours("mlm", "ato"), 0.0, True),
-    "ours": (ours(*OBJECTIVES), 0.1, False),
-    "ours, no dropout": (ours(*OBJECTIVES), 0.0, False),
-    "ours, no dropout, compiled": (ours(*OBJECTIVES), 0.0, True),
-    "ours, no dropout, in the trainer": (None, 0.0, False),
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """A row of the benchmark.
+
+    Attributes:
+        make: makes the step; ``None`` for the trainer's own loop.
+        dropout: of every encoder.
+        compiled: whether encoders are compiled.
+        keeps_memory: whether malloc keeps what is freed, as our commands have it do.
+    """
+
+    make: Callable[[Bench], Step] | None
+    dropout: float = 0.0
+    compiled: bool = False
+    keeps_memory: bool = True
+
+
+_WITHOUT_HEADS, _WITH_HEADS = ours("mlm", "ato"), ours(*OBJECTIVES)
+STEPS: dict[str, Choice] = {
+    "naive Hugging Face": Choice(naive_hugging_face, 0.1, keeps_memory=False),
+    "naive Hugging Face, no dropout": Choice(naive_hugging_face, keeps_memory=False),
+    "naive Hugging Face, no dropout, freed memory kept": Choice(naive_hugging_face),
+    "electra-pytorch": Choice(electra_pytorch, 0.1, keeps_memory=False),
+    "electra-pytorch, no dropout": Choice(electra_pytorch, keeps_memory=False),
+    "plain MLM": Choice(plain_masked_language_model, 0.1, keeps_memory=False),
+    "plain MLM, no dropout": Choice(plain_masked_language_model, keeps_memory=False),
+    "plain MLM, no dropout, compiled": Choice(plain_masked_language_model, compiled=True, keeps_memory=False),
+    "ours without boundary heads": Choice(_WITHOUT_HEADS, 0.1),
+    "ours without boundary heads, no dropout": Choice(_WITHOUT_HEADS),
+    "ours without boundary heads, no dropout, compiled": Choice(_WITHOUT_HEADS, compiled=True),
+    "ours": Choice(_WITH_HEADS, 0.1),
+    "ours, no dropout": Choice(_WITH_HEADS),
+    "ours, no dropout, freed memory returned": Choice(_WITH_HEADS, keeps_memory=False),
+    "ours, no dropout, compiled": Choice(_WITH_HEADS, compiled=True),
+    "ours, no dropout, in the trainer": Choice(None),
 }

@@ -108,3 +108,36 @@ def test_both_are_means_so_repeating_a_batch_changes_nothing(vocabulary_case, de
     torch.testing.assert_close(vocabulary_loss(*twice), vocabulary_loss(*vocabulary_case))
     twice = [torch.cat([tensor, tensor]) for tensor in detection_case]
     torch.testing.assert_close(replaced_token_loss(*twice), replaced_token_loss(*detection_case))
+
+
+@pytest.mark.parametrize("scored", [True, False])
+def test_vocabulary_loss_and_its_gradient_are_torchs(scored):
+    """Ours goes over the vocabulary once on the way back; the reference is torch's own cross entropy."""
+    torch.manual_seed(2)
+    labels = torch.randint(0, 500, (6, 9))
+    labels[torch.rand(6, 9) < (0.3 if scored else 1.1)] = IGNORE_INDEX
+    ours = (torch.randn(6, 9, 500) * 4).requires_grad_()
+    theirs = ours.detach().clone().requires_grad_()
+    loss = vocabulary_loss(ours, labels)
+    reference = torch.nn.functional.cross_entropy(theirs.flatten(0, -2), labels.flatten(), reduction="sum")
+    reference = reference / max(1, int((labels != IGNORE_INDEX).sum()))
+    torch.testing.assert_close(loss, reference)
+    (3 * loss).backward()
+    (3 * reference).backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-5, atol=1e-8)
+
+
+def test_a_hopeless_guess_costs_what_it_should():
+    """The label's probability is below the smallest float: the loss is still the logits' difference."""
+    logits = torch.tensor([[[300.0, 0.0]]], requires_grad=True)
+    loss = vocabulary_loss(logits, torch.tensor([[1]]))
+    loss.backward()
+    assert loss.item() == 300.0
+    assert logits.grad.tolist() == [[[1.0, -1.0]]]
+
+
+def test_bfloat16_logits_get_a_bfloat16_gradient():
+    logits = torch.randn(2, 3, 50, dtype=torch.bfloat16, requires_grad=True)
+    vocabulary_loss(logits, torch.randint(0, 50, (2, 3))).backward()
+    assert logits.grad.dtype == torch.bfloat16
+    torch.testing.assert_close(logits.grad.float().sum(-1), torch.zeros(2, 3), atol=2e-3, rtol=0)

@@ -32,7 +32,9 @@ def sample_tokens(logits: Tensor, noise: Tensor, temperature: float = 1.0) -> Te
     Returns:
         (…) int64 token ids, without a gradient to the logits.
     """
-    cumulative = torch.softmax(logits.detach().float() / temperature, dim=-1).cumsum(dim=-1)
+    logits = logits.detach().float()
+    # the usual temperature of 1 would cost a pass over the vocabulary
+    cumulative = torch.softmax(logits if temperature == 1.0 else logits / temperature, dim=-1).cumsum(dim=-1)
     # the sum may end a rounding error away from 1, so noise is scaled to where it does end
     total = cumulative[..., -1:]
     threshold = noise.to(cumulative).unsqueeze(-1) * total
