@@ -5,7 +5,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install quickstart test test-all check format clean
+.PHONY: help install quickstart test test-all check audit format clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ check: $(INSTALLED)  ## ruff and mypy
 	$(RUN)/ruff check src tests benchmarks
 	$(RUN)/ruff format --check src tests benchmarks
 	$(RUN)/mypy
+
+audit: $(INSTALLED)  ## known vulnerabilities of the pinned versions; asks a database on the net
+	$(RUN)/pip-audit --strict --disable-pip --no-deps --requirement constraints.txt
 
 format: $(INSTALLED)  ## let ruff format and fix
 	$(RUN)/ruff check --fix src tests benchmarks

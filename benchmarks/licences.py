@@ -2,11 +2,8 @@
 
     python benchmarks/licences.py
 
-Writes `docs/licences.md`, from the metadata of what is installed here. Known vulnerabilities are for pip-audit, which
-asks a database on the net:
-
-    pip install pip-audit
-    pip-audit --requirement constraints.txt --no-deps --disable-pip
+Writes `docs/licences.md`, from the metadata of what is installed here. Known vulnerabilities are for `make audit`
+(pip-audit), which asks a database on the net.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ library's own functions on the run's own files.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 from pathlib import Path
@@ -19,7 +20,7 @@ from rich.console import Console
 
 from spanelectra.data.counter_random import Stream, uniform
 from spanelectra.data.packing import RowDataset
-from spanelectra.data.span_masking import SpanMaskingPolicy, apply_mask_tokens, mask_rows
+from spanelectra.data.span_masking import apply_mask_tokens, mask_rows
 from spanelectra.data.tokenization import load_tokenizer, word_start_table
 from spanelectra.export import open_run
 from spanelectra.inspection.beliefs import look
@@ -64,7 +65,9 @@ def write(quickstart: Path) -> str:
     starts, special = table.word_starts(row), table.special_ids[row]
 
     numbers, epochs = np.zeros(1, np.int64), np.zeros(1, np.int64)
-    policy = SpanMaskingPolicy(mask_ratio=MASK_RATIO)
+    inspected = open_for_inspection(run)
+    # as the run masked at its end, so that these spans are those of the picture below
+    policy = dataclasses.replace(inspected.policy, mask_ratio=MASK_RATIO)
     masks = mask_rows(starts, special, numbers, epochs, SEED, policy)
     masked_ids = apply_mask_tokens(
         row,
@@ -113,7 +116,7 @@ def write(quickstart: Path) -> str:
 
     text = io.StringIO()
     console = Console(file=text, width=110, highlight=False, no_color=True)
-    print_picture(look(open_for_inspection(run), SENTENCE, seed=SEED, mask_ratio=MASK_RATIO), console)
+    print_picture(look(inspected, SENTENCE, seed=SEED, mask_ratio=MASK_RATIO), console)
     corrupted = tokenizer.convert_ids_to_tokens(corrupted_ids[0].tolist())
     first = tokenizer.convert_ids_to_tokens(rows.input_ids[0].tolist())
     return f"""# One sentence, station by station

@@ -13,6 +13,7 @@ import random
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow
@@ -20,6 +21,7 @@ import pyarrow.parquet
 import yaml
 import zstandard
 
+from small_runs import make_trainer
 from spanelectra.atomic_files import find_damage, seal
 from spanelectra.callbacks import read_history
 from spanelectra.checkpointing import check_trainer_state, newest_complete_checkpoint
@@ -35,6 +37,8 @@ from spanelectra.finetuning.squad_files import read_squad
 from spanelectra.finetuning.tables import read_table
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.recipe_files import load_recipe
+from spanelectra.trainer import SpanElectraTrainer
+from spanelectra.training_args import PretrainingArguments
 
 TEXT = "Jack and Jill went up the hill\nto fetch a pail of water.\r\n\n\tJack fell — down 🪣\n"
 
@@ -119,6 +123,12 @@ def _in_copy(original: Path, file: str, sealed: bool = False) -> Callable[[Calla
     return decorate
 
 
+def _optimizer_and_schedule(trainer: SpanElectraTrainer, checkpoint: Path) -> None:
+    trainer.optimizer = trainer.lr_scheduler = None
+    trainer.create_optimizer_and_scheduler(trainer.args.max_steps)
+    trainer._load_optimizer_and_scheduler(str(checkpoint))
+
+
 def _history(content: bytes, directory: Path) -> object:
     return read_history(_put(content, directory, "metrics.jsonl"))
 
@@ -174,6 +184,14 @@ def directory_targets(rows: Path, corrupted: Path, run: Path) -> dict[str, Targe
         name = f"{original.parent.name if original == checkpoint else original.name}/{file}"
         targets[name] = Target(_in_copy(original, file, sealed)(read), [sample], words)
 
+    pickled = (
+        b"cposix\nsystem\n",
+        b"\x80\x02",
+        b"\x85R.",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"K\xff",
+        b"PK\x03\x04",
+    )
     numbers = (b"-1", b"0", b"99999999999", b"1e99", b"null", b"[]", b"{}", b'"x"', b"true", b"NaN")
     targets: dict[str, Target] = {}
     add(tokenizer, "tokenizer.json", lambda path: word_start_table(load_tokenizer(path)), *numbers, b'"\xc4\xa0"')
@@ -190,6 +208,9 @@ def directory_targets(rows: Path, corrupted: Path, run: Path) -> dict[str, Targe
     for file in ("config.json", "model.safetensors"):
         add(checkpoint, file, SpanElectraForPreTraining.from_pretrained, *numbers, sealed=True)
     add(checkpoint, "trainer_state.json", check_trainer_state, *numbers)
+    resuming = make_trainer(PretrainingArguments(**load_recipe(str(run / "config.yaml"))))
+    for file in ("optimizer.pt", "scheduler.pt"):
+        add(checkpoint, file, partial(_optimizer_and_schedule, resuming), *pickled)
     return targets
 
 

@@ -22,6 +22,10 @@ from spanelectra.atomic_files import (
     write_json,
     write_text,
 )
+from spanelectra.cli import main
+from spanelectra.data.row_dataset import RowDataset
+from spanelectra.data.tokenization import load_tokenizer
+from spanelectra.errors import UserError
 
 
 def fill(directory: Path, content: str = "one") -> None:
@@ -168,9 +172,21 @@ for number in range(10**6):
 """
 
 
-def start_writer(program: str, target: Path) -> subprocess.Popen:
+IN_A_WRITE = """
+import sys, time
+from spanelectra import atomic_files, cli
+def flush(path):
+    print("in a write", flush=True)
+    time.sleep(60)
+atomic_files._flush_to_disk = flush
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+def start_writer(program: str, *arguments: str | Path) -> subprocess.Popen:
     """Start a writer and wait for its first line."""
-    writer = subprocess.Popen([sys.executable, "-c", program, str(target)], stdout=subprocess.PIPE, text=True)
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None and writer.stdout.readline()
     return writer
 
@@ -213,3 +229,21 @@ def test_a_writer_killed_at_any_moment_of_replacing_loses_nothing(tmp_path):
         assert kept
         first, second = (kept[0] / name for name in ("a.txt", "b.txt"))
         assert first.read_text() == second.read_text() != ""
+
+
+@pytest.mark.parametrize("command", ["vocab", "prepare"])
+def test_a_command_killed_in_a_write_leaves_nothing_that_opens_and_finishes_later(rows, tmp_path, command):
+    text, out_dir = rows.parent / "text", tmp_path / "out"
+    arguments = {
+        "vocab": ["--data_dir", str(text), "--vocab_size", "600"],
+        "prepare": ["--data", str(text), "--tokenizer", str(rows / "tokenizer"), "--max_seq_length", "32"],
+    }[command] + ["--out_dir", str(out_dir), "--quiet"]
+    kill(start_writer(IN_A_WRITE, command, *arguments))
+    assert [path.name for path in tmp_path.iterdir()] == [".partial-out"]
+    assert find_damage(partial_path(out_dir)) is not None
+    opens = {"vocab": load_tokenizer, "prepare": RowDataset}[command]
+    with pytest.raises(UserError):
+        opens(out_dir)
+    assert main([command, *arguments]) == 0
+    assert find_damage(out_dir) is None and opens(out_dir)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

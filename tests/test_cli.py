@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import logging
 import re
 import subprocess
 import sys
@@ -64,6 +65,11 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
         (["pretrain", "--data", "x", "--out_dir", "y", "--weight_decay", "-1"], "weight_decay must be 0 or more"),
         (["pretrain", "--recipe", "tiny", "--resume", "RUN"], "--resume RUN goes without --recipe"),
         (["pretrain", "--resume", "RUN", "--learning_rate", "2e-3"], "goes without --learning_rate"),
+        (
+            ["pretrain", "--log_level", "warn"],
+            "is not one of debug, info, warning, error, critical. Did you mean 'warning'",
+        ),
+        (["export", "RUN", "--out_dir", "X", "--quiet", "--log_level=info"], "--quiet leaves nothing but errors"),
         (["pretrain", "--recipe", "tini"], "Did you mean 'tiny'?"),
         (["pretrain", "--recipe", "tiny"], "data is missing"),
         (["prepare", "--tokenizer", "x", "--out_dir", "y"], "data"),
@@ -177,6 +183,33 @@ def test_a_switch_may_stand_anywhere(
     calls = stand_in(monkeypatch, export, "export")
     assert run("export", *arguments) == 0
     assert calls == [{"run": "RUN", "out_dir": "X", "dropout": None, "overwrite": overwrite, "quiet": quiet}]
+
+
+@pytest.mark.parametrize(
+    ("flags", "level"),
+    [([], None), (["--log_level", "debug"], "debug"), (["--quiet", "--log_level=error"], "error")],
+)
+def test_a_log_level_holds_while_a_command_works(
+    flags: list[str], level: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    @functools.wraps(export.export)
+    def function(**keywords: Any) -> None:
+        assert "log_level" not in keywords
+        seen.append(logging.getLogger("transformers").level)
+
+    before = logging.getLogger("transformers").level
+    monkeypatch.setattr(export, "export", function)
+    assert run("export", "RUN", "--out_dir", "X", *flags) == 0
+    assert seen == [before if level is None else getattr(logging, level.upper())]
+    assert logging.getLogger("transformers").level == before
+
+
+def test_a_resumed_run_may_be_heard_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = stand_in(monkeypatch, pretraining, "pretrain")
+    assert run("pretrain", "--resume", "RUN", "--log_level", "warning") == 0
+    assert calls[0]["resume"] == "RUN"
 
 
 def test_values_of_every_type_arrive(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 import torch
@@ -22,8 +22,11 @@ from spanelectra.atomic_files import write_directory
 from spanelectra.configuration_spanelectra import SHARING, SpanElectraConfig
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError
-from spanelectra.export import check_export, export, open_run, save_tokenizer
+from spanelectra.export import export, open_run, run_settings, save_tokenizer
+from spanelectra.export_check import check_export
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.recipe_files import as_yaml
+from spanelectra.training_args import PretrainingArguments
 
 TEXTS = ["The names in the module.", "naïve café — 東京 🙂\tand\n  more", ""]
 DETECTOR_CLASSES = {
@@ -257,6 +260,36 @@ def test_no_file_tells_where_it_was_made(tokenizer: PreTrainedTokenizerFast, tmp
     export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes(), file
+
+
+def test_the_runs_settings_go_with_the_checkpoint_without_their_places(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "run", tokenizer, joint_config())
+    assert run_settings(tmp_path / "run") is None
+    kinds = get_type_hints(PretrainingArguments)
+    free = [name for name, kind in kinds.items() if kind in (str, str | None) and name != "out_dir"]
+    settings = PretrainingArguments(
+        **dict.fromkeys(free, str(tmp_path / "x")), out_dir=str(tmp_path / "run"), max_span_words="0:1 1:5", seed=7
+    )
+    (tmp_path / "run" / "config.yaml").write_text(as_yaml(settings), encoding="utf-8")
+    export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
+    again = export(str(tmp_path / "out" / "checkpoint"), str(tmp_path / "again"), quiet=True)
+    for place in (tmp_path / "out", Path(again["checkpoint"])):
+        kept = run_settings(place)
+        assert kept is not None and (kept.max_span_words, kept.seed) == ("0:1 1:5", 7)
+        assert not any(getattr(kept, name) for name in (*free, "out_dir"))
+        for file in place.rglob("*"):
+            assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes(), file
+
+
+def test_settings_that_cannot_be_read_stop_no_export(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tokenizer, joint_config())
+    (tmp_path / "run" / "config.yaml").write_text("mask_ratoi: 0.1\n")
+    export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
+    assert run_settings(tmp_path / "out") is None
+    with pytest.raises(UserError, match="mask_ratio"):
+        run_settings(tmp_path / "run")
 
 
 @pytest.mark.parametrize("value", [1.001, float("nan")])

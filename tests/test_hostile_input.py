@@ -12,6 +12,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -24,14 +25,18 @@ from fuzz_targets import check, directory_targets, mutations, text_targets
 from small_runs import small_run
 from spanelectra.atomic_files import find_damage, seal
 from spanelectra.cli import main
+from spanelectra.corrupted_rows import CorruptedRows
 from spanelectra.corruption import corrupt
 from spanelectra.data.corpus import iterate_documents
+from spanelectra.data.row_dataset import RowDataset
 from spanelectra.data.text_files import read_lines
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError
+from spanelectra.finetuning.fine_tuning import finetune
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.pretraining import pretrain
 from spanelectra.recipe_files import load_recipe
+from tiny_tasks import quick, save_encoder
 
 CASES = int(os.environ.get("FUZZ_CASES", "60"))
 
@@ -128,6 +133,44 @@ class TestNothingIsWrittenOutside:
         assert main(["prepare", "--data", text, "--tokenizer", str(copy), "--out_dir", str(out_dir), "--quiet"]) == 0
         assert not list(tmp_path.rglob("*escaped*"))
 
+    def test_files_columns_labels_and_questions_whose_names_lead_elsewhere(
+        self, tmp_path: Path, rows: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        work = tmp_path / "deep" / "work"
+        text = work / "text"
+        text.mkdir(parents=True)
+        for name in (
+            "..txt",
+            "-rf.txt",
+            "x\\..\\..\\escaped.txt",
+            "%2e%2e%2fescaped.txt",
+            "a\nb.txt",
+            "[bold].txt",
+            "~.txt",
+        ):
+            (text / name).write_text("Jack and Jill went up the hill\n")
+        (text / "records.jsonl").write_text('{"text": "to fetch", "../../escaped": "a pail", "/escaped": 1}\n')
+        arguments = ["--data", str(text), "--tokenizer", str(rows / "tokenizer"), "--out_dir", str(work / "rows")]
+        assert main(["prepare", *arguments, "--max_seq_length", "16", "--validation_fraction", "0"]) == 0
+        # the first one is hidden
+        assert "documents        7 train" in capsys.readouterr().err
+
+        save_encoder("electra", work / "encoder")
+        for name in ("train", "dev"):
+            lines = [f"the mill is {word}\t{word}\t../../{word}" for word in ("../../escaped", "/escaped")] * 4
+            (work / f"{name}.tsv").write_text("sentence\tlabel\t../../escaped\n" + "\n".join(lines) + "\n")
+        paragraph = {"context": "Jack fell.", "qas": [{"id": "../../escaped", "question": "Who?", "answers": []}]}
+        paragraph["qas"][0]["answers"] = [{"text": "Jack", "answer_start": 0}]
+        (work / "qa.json").write_text(
+            json.dumps({"version": "1.1", "data": [{"title": "../../escaped", "paragraphs": [paragraph]}]})
+        )
+        labels = {"train": str(work / "train.tsv"), "dev": str(work / "dev.tsv")}
+        finetune(quick(work / "encoder", labels, work / "labels", epochs=1))
+        questions = {"train": str(work / "qa.json"), "dev": str(work / "qa.json")}
+        finetune(quick(work / "encoder", questions, work / "questions", epochs=1))
+        assert not [path for path in tmp_path.rglob("*escaped*") if path.parent != text]
+        assert [path.name for path in (tmp_path / "deep").iterdir()] == ["work"]
+
     def test_a_manifest_that_names_files_elsewhere_is_only_compared(self, tmp_path: Path) -> None:
         (tmp_path / "secret").write_text("x")
         (tmp_path / "checkpoint-1").mkdir()
@@ -158,11 +201,35 @@ except UserError as error:
 """
 
 
+REFUSED_BY_ALL = """
+import sys
+from spanelectra.data.corpus import iterate_documents
+from spanelectra.errors import UserError
+from spanelectra.finetuning.conll_files import read_conll
+from spanelectra.finetuning.squad_files import read_squad
+from spanelectra.finetuning.tables import read_table
+from spanelectra.recipe_files import load_recipe
+readers = (
+    lambda path: list(iterate_documents(path, document_separator="file")),
+    lambda path: read_table(path, names={"text", "label"}),
+    lambda path: read_conll(path, labelled=True),
+    read_squad,
+    load_recipe,
+)
+for path in sys.argv[1:]:
+    for reader in readers:
+        try:
+            reader(path)
+        except UserError as error:
+            print(str(error).replace("\\n", " "))
+"""
+
+
 class TestMemory:
     """No file, small or large, is worth more than some hundred MiB."""
 
     @pytest.mark.parametrize("extension", ["gz", "bz2", "xz", "zst"])
-    def test_a_bomb(self, tmp_path: Path, extension: str) -> None:
+    def test_a_bomb(self, tmp_path: Path, extension: str, record_property: Callable[[str, object], None]) -> None:
         piece = b"a " * (4 << 20)
         compress = {
             "gz": lambda: gzip.compress(piece),
@@ -174,6 +241,7 @@ class TestMemory:
         # one stream after the other, 512 MiB in all
         bomb.write_bytes(compress() * 64)
         memory, said = peak_memory(REFUSED, str(bomb))
+        record_property("peak MiB", memory)
         assert "holds more than 200 times its own size" in said
         assert memory < 400, memory
 
@@ -211,7 +279,9 @@ class TestMemory:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("extension", ["txt", "jsonl", "csv", "tsv", "json"])
-    def test_a_line_of_five_gigabytes(self, tmp_path: Path, extension: str) -> None:
+    def test_a_line_of_five_gigabytes(
+        self, tmp_path: Path, extension: str, record_property: Callable[[str, object], None]
+    ) -> None:
         path = tmp_path / f"file.{extension}"
         with open(path, "wb") as stream:
             stream.write(b'{"text": "')
@@ -219,8 +289,20 @@ class TestMemory:
                 stream.write(b"all work " * (1_000_000 // 9))
         memory, said = peak_memory(REFUSED, str(path))
         path.unlink()
+        record_property("peak MiB", memory)
         assert ("read" in said) if extension == "txt" else ("a line of more than 134,217,728 characters" in said)
         assert memory < 800, memory
+
+    def test_five_gigabytes_of_nothing_in_a_line(self, tmp_path: Path) -> None:
+        """Sparse files, so that neither a disk nor a minute is needed; NUL bytes are no text, whoever reads."""
+        for name in ("a.txt", "a.jsonl", "a.json", "a.csv", "a.tsv", "a.parquet", "a.conll", "a.yaml", "a.gz", "a.zst"):
+            with open(tmp_path / name, "wb") as stream:
+                stream.truncate(5 << 30)
+        memory, said = peak_memory(REFUSED_BY_ALL, *map(str, sorted(tmp_path.iterdir())))
+        (tmp_path / "a.txt").rename(tmp_path / "manifest.json")
+        assert find_damage(tmp_path) == "manifest.json is too large to be one"
+        assert len(said.splitlines()) == 5 * 10, said
+        assert memory < 600, memory
 
     def test_a_parquet_file_that_says_one_long_text_over_and_over(self, tmp_path: Path) -> None:
         import pyarrow
@@ -250,6 +332,44 @@ class TestMemory:
 
 class TestFound:
     """What fuzzing found, once each."""
+
+    @pytest.mark.parametrize("header", [b"{'descr': '<i8', 'shape': (6", b"{" * 90, b"\\", b"[" * 9000, b"'" * 3])
+    def test_headers_of_arrays(self, rows: Path, tmp_path: Path, header: bytes) -> None:
+        copy = Path(shutil.copytree(rows, tmp_path / "rows"))
+        header += b"\n"
+        (copy / "token_counts.npy").write_bytes(b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header)
+        with pytest.raises(UserError, match=r"token_counts\.npy does not open: "):
+            RowDataset(copy)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"tokenizer_fingerprint": None},
+            {"max_seq_length": "32"},
+            {"max_seq_length": 0},
+            {"dtype": "<O8"},
+            {"dtype": ["<u2"]},
+            {"splits": {"train": {"rows": 3}}},
+            {"splits": {"train": {"rows": "3"}, "validation": {"rows": 1}}},
+            {"splits": []},
+        ],
+    )
+    def test_rows_described_wrongly(self, rows: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+        copy = Path(shutil.copytree(rows, tmp_path / "rows"))
+        metadata = json.loads((copy / "dataset.json").read_text())
+        for content in ({**metadata, **changes}, {name: metadata[name] for name in metadata if name not in changes}):
+            (copy / "dataset.json").write_text(json.dumps(content))
+            with pytest.raises(UserError, match=r"dataset\.json is damaged"):
+                RowDataset(copy)
+
+    @pytest.mark.parametrize(
+        "content", [b"\xff" * 5000, b"[" * 100_000, b'{"format_version": 1, "max_span_length": null}', b"{}", b"[]"]
+    )
+    def test_features_described_wrongly(self, tmp_path: Path, content: bytes) -> None:
+        (tmp_path / "features.json").write_bytes(content)
+        with pytest.raises(UserError, match=r"features\.json is damaged") as refused:
+            CorruptedRows(tmp_path, "train")
+        assert len(str(refused.value)) < 500
 
     @pytest.mark.parametrize("encoding", ["utf-16", "idna", "punycode"])
     def test_codecs_that_fail_in_their_own_way(self, tmp_path: Path, encoding: str) -> None:

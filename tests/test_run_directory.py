@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from small_runs import small_run, weights, write_recipe
+from small_runs import read_lines, small_run, weights, write_recipe
 from spanelectra.atomic_files import seal
 from spanelectra.callbacks import RunStopped
 from spanelectra.checkpointing import own_names
@@ -19,6 +19,7 @@ from spanelectra.errors import UserError
 from spanelectra.pretraining import pretrain
 from spanelectra.run_directory import settings_to_start
 from spanelectra.training_args import PretrainingArguments
+from tiny_tasks import write_task
 
 
 @pytest.fixture(scope="module")
@@ -235,6 +236,33 @@ class TestResuming:
         assert resume(tmp_path / "run")["held_out"] == first["held_out"]
         assert weights(tmp_path / "run") == digest
 
+    def test_with_the_tasks_of_its_probe_named_from_elsewhere_and_without_them(
+        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (tmp_path / "there" / "tasks").mkdir(parents=True)
+        write_task(tmp_path / "there" / "tasks" / "good", "classification", train=20, dev=10)
+        monkeypatch.chdir(tmp_path / "there")
+        first = pretrain(small_run(rows, tmp_path / "run", probe_tasks="tasks", probe_steps=3))
+        digest, probes = weights(tmp_path / "run"), read_lines(tmp_path / "run", "probe_good")
+        assert [line["step"] for line in probes] == [3, 6]
+
+        interrupt(tmp_path / "run")
+        monkeypatch.chdir(tmp_path)
+        assert resume(tmp_path / "run")["alarms"] == first["alarms"]
+        found = read_lines(tmp_path / "run", "probe_good")
+        assert [line["probe_good"] for line in found] == [line["probe_good"] for line in probes]
+
+        interrupt(tmp_path / "run")
+        shutil.rmtree(tmp_path / "there")
+        again = resume(tmp_path / "run", quiet=False)
+        sentence = "the encoder is probed no more, for its tasks are not what they were at the start: "
+        assert (
+            again["alarms"][-1].startswith(sentence)
+            and "ALARM the encoder is probed no more" in capsys.readouterr().err
+        )
+        assert [line["step"] for line in read_lines(tmp_path / "run", "probe_good")] == [3]
+        assert weights(tmp_path / "run") == digest and again["held_out"] == first["held_out"]
+
     def test_with_other_rows(self, rows: Path, other_rows: Path, tmp_path: Path) -> None:
         shutil.copytree(rows, tmp_path / "rows")
         pretrain(small_run(tmp_path / "rows", tmp_path / "run"))
@@ -286,6 +314,16 @@ class TestResuming:
         monkeypatch.setenv("WORLD_SIZE", "3")
         with pytest.raises(UserError, match=r"3 processes cannot share the 4 rows of a step evenly"):
             pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
+
+    @pytest.mark.parametrize("name", ["metrics.json", "environment.json", "rollbacks.json", "start.json"])
+    def test_a_file_of_the_run_that_is_none_is_named(self, run: Path, name: str) -> None:
+        if name == "start.json":
+            interrupt(run)
+        for content in (b"", b"\xff" * 5000, b"[" * 100_000, b"7", b"[{}]"):
+            (run / name).write_bytes(content)
+            with pytest.raises(UserError, match=rf"{name} is damaged") as refused:
+                resume(run)
+            assert len(str(refused.value)) < 500
 
     @pytest.mark.parametrize(
         "content", ["", "[]", "{}", '{"global_step": 5, "log_history": []}', '{"unknown": 1}', "[" * 100_000]

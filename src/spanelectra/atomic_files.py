@@ -11,9 +11,13 @@ import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from spanelectra.errors import UserError
 
 MANIFEST_NAME = "manifest.json"
+LARGEST_MANIFEST = 1 << 26  # bytes; half a million files
+Kind = TypeVar("Kind", dict[str, Any], list[Any])
 _PARTIAL_PREFIX = ".partial-"
 _REPLACED_PREFIX = ".replaced-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -113,11 +117,13 @@ def find_damage(directory: str | Path) -> str | None:
     """Compare a directory with its manifest: ``None`` if it is complete, else what is wrong with it, in words."""
     directory = Path(directory)
     try:
+        if (directory / MANIFEST_NAME).stat().st_size > LARGEST_MANIFEST:
+            return f"{MANIFEST_NAME} is too large to be one"
         manifest = json.loads((directory / MANIFEST_NAME).read_text(encoding="utf-8"))
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.items()}
     except FileNotFoundError:
         return f"{MANIFEST_NAME} is missing"
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return f"{MANIFEST_NAME} is unreadable"
     for name, (size, digest) in expected.items():
         file = directory / name
@@ -142,3 +148,19 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, content: Any) -> None:
     """Write JSON atomically, indented for people."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path, kind: type[Kind]) -> Kind:
+    """Read what :func:`write_json` wrote.
+
+    Raises:
+        UserError: where it is no JSON of this kind (``dict`` or ``list``): it was not written so.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        reason = None if isinstance(content, kind) else f"a {type(content).__name__}"
+    except (ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    if reason is not None:
+        raise UserError(f"{path} is damaged ({reason}); put it back as it was, or start anew.")
+    return content

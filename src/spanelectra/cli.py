@@ -12,6 +12,7 @@ import dataclasses
 import errno
 import importlib
 import json
+import logging
 import sys
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -45,6 +46,10 @@ POSITIONAL: dict[str, tuple[str, str | None, str]] = {
     "inspect": ("text", "?", "the sentence; one of our own if left out"),
     "report": ("runs", "+", "directories of runs, of pre-training or fine-tuning"),
 }
+_LOG_LEVEL_HELP = (
+    "debug, info, warning, error or critical, also of transformers, datasets and torch: info says all that is said by "
+    "default and the libraries' own remarks, warning leaves alarms, error what --quiet leaves"
+)
 
 
 def usage() -> str:
@@ -84,6 +89,7 @@ def _parser(command: str, function: Any) -> Any:
         parser.add_function_arguments(function, skip={name})
     else:
         parser.add_function_arguments(function)
+    parser.add_argument("--log_level", default=None, help=_LOG_LEVEL_HELP)
     return parser
 
 
@@ -100,8 +106,10 @@ def _explain(message: str, parser: Any) -> str:
 
 def _kinds(command: str, function: Any) -> dict[str, Any]:
     """Flag -> the type of its value."""
+    from spanelectra.console import LogLevel
+
     kinds = get_type_hints(_settings_class(command) or function)
-    return {f"--{name}": kind for name, kind in kinds.items() if name != "return"}
+    return {f"--{name}": kind for name, kind in kinds.items() if name != "return"} | {"--log_level": LogLevel}
 
 
 def _checked_flags(arguments: list[str], kinds: dict[str, Any]) -> list[str]:
@@ -154,7 +162,7 @@ def _run_with_settings(command: str, parser: Any, arguments: list[str], function
 
     if command == "pretrain":
         given = [word.partition("=")[0] for word in arguments if word.startswith("--")]
-        others = [flag for flag in given if flag not in ("--resume", "--quiet", "--help")]
+        others = [flag for flag in given if flag not in ("--resume", "--quiet", "--log_level", "--help")]
         # also where a flag repeats the default, which the settings would not show
         if "--resume" in given and others:
             raise UserError(f"--resume RUN goes without {', '.join(others)}: a resumed run keeps its own settings.")
@@ -167,6 +175,20 @@ def _run_with_settings(command: str, parser: Any, arguments: list[str], function
         print(as_yaml(settings.resolved()), end="")
         return None
     return function(settings)
+
+
+def _chosen_log_level(arguments: list[str]) -> contextlib.AbstractContextManager[None]:
+    """What the checked arguments say of how much is to be said."""
+    from spanelectra.console import log_level
+
+    levels = [word.removeprefix("--log_level=") for word in arguments if word.startswith("--log_level=")]
+    level = levels[-1] if levels else None
+    if "--quiet=true" in arguments and level in ("debug", "info", "warning"):
+        raise UserError(f"--quiet leaves nothing but errors, --log_level {level} asks for more: give one of them.")
+    if level in ("debug", "info"):
+        # torch and accelerate bring no handler of their own
+        logging.basicConfig(format="%(levelname)s %(name)s: %(message)s")
+    return log_level(level)  # type: ignore[arg-type]
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -185,10 +207,13 @@ def main(argv: list[str] | None = None) -> int:
         function = getattr(importlib.import_module(COMMANDS[command][0]), command)
         parser = _parser(command, function)
         rest = _checked_flags(rest, _kinds(command, function))
-        if command in SETTINGS:
-            _run_with_settings(command, parser, rest, function)
-        else:
-            function(**vars(parser.parse_args(rest)))
+        with _chosen_log_level(rest):
+            if command in SETTINGS:
+                _run_with_settings(command, parser, rest, function)
+            else:
+                values = vars(parser.parse_args(rest))
+                values.pop("log_level")
+                function(**values)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

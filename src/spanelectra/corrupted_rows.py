@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from spanelectra.data.row_dataset import SPLITS
+from spanelectra.data.row_dataset import SPLITS, load_array
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.losses import IGNORE_INDEX
@@ -110,8 +110,11 @@ class CorruptedRows:
         try:
             self.metadata = json.loads(file.read_text(encoding="utf-8"))
             version = self.metadata["format_version"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise UserError(f"{file} is damaged ({error!r}); run `spanelectra corrupt` again.") from error
+            if version == FORMAT_VERSION and type(self.metadata["max_span_length"]) is not int:
+                raise TypeError("max_span_length is no number")
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {error}"
+            raise UserError(f"{file} is damaged ({reason}); run `spanelectra corrupt` again.") from error
         if version != FORMAT_VERSION:
             raise UserError(f"{directory} is of another format version; run `spanelectra corrupt` again.")
         self.decoys = decoys
@@ -119,8 +122,8 @@ class CorruptedRows:
         for name in (*_ID_FEATURES, *_POSITION_FEATURES, *_FLAG_FEATURES):
             file = self.directory / f"{split}.{name}.npy"
             try:
-                self._arrays[name] = np.load(file, mmap_mode="r", allow_pickle=False)
-            except (OSError, EOFError, ValueError) as error:
+                self._arrays[name] = load_array(file, mmap_mode="r")
+            except (OSError, ValueError) as error:
                 raise UserError(f"{file} is missing or damaged ({error}); run `spanelectra corrupt` again.") from error
             if len(self._arrays[name]) != len(self):
                 raise UserError(f"{file} has another number of rows; run `spanelectra corrupt` again.")

@@ -9,11 +9,10 @@ from typing import Any
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from transformers.utils import logging as transformers_logging
 
 from spanelectra.atomic_files import file_digest, write_directory, write_json
 from spanelectra.checkpointing import METRICS_NAME
-from spanelectra.console import make_console, say, sound_alarm
+from spanelectra.console import calm_transformers, make_console, say, sound_alarm
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
@@ -105,8 +104,7 @@ def _check_flags(is_fine_tuned: bool, of_text: dict[str, Any], labelled: bool, o
 def _evaluate_task(
     model: str, data: str, labelled: bool, encoding: str, console: Console
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    calm_transformers()
     stock, tokenizer, task = open_task_model(model)
     stock.to("cuda" if torch.cuda.is_available() else "cpu")
     data = str(Path(data).expanduser())

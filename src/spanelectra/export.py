@@ -7,39 +7,34 @@ the run's own modules before the directory appears under its name.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-import torch
 from safetensors import SafetensorError
-from torch import Tensor
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage, write_directory, write_json, write_text
-from spanelectra.checkpointing import METRICS_NAME, TOKENIZER_DIRECTORY, find_model
-from spanelectra.console import make_console
+from spanelectra.checkpointing import CONFIG_NAME, METRICS_NAME, TOKENIZER_DIRECTORY, find_model
+from spanelectra.console import make_console, say, silent_transformers
 from spanelectra.data.output_directory import check_output_directory
-from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
-from spanelectra.encoder_families import VERDICT_LABELS
+from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError
+from spanelectra.export_check import Part, check_export, own_model
 from spanelectra.flops import count_parameters
 from spanelectra.model_card import model_card
-from spanelectra.modeling_discriminator import SpanElectraDiscriminator
-from spanelectra.modeling_generator import SpanElectraGenerator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.recipe_files import as_yaml, load_recipe
 from spanelectra.shared_embeddings import materialise
-
-Part: TypeAlias = SpanElectraGenerator | SpanElectraDiscriminator
+from spanelectra.training_args import PretrainingArguments
 
 PARTS = ("discriminator", "generator")
 CHECKPOINT_DIRECTORY = "checkpoint"
-# Largest difference between exported and own logits, as a fraction of the largest own logit. Multiplying embeddings out
-# reorders float32 additions, which costs about 1e-6.
-TOLERANCE = 1e-5
 FINE_TUNING_DROPOUT = 0.1
+
+# Settings that say where something lay on the machine that trained.
+_PLACES = {"data", "out_dir", "resume", "generator", "init_from", "init_generator_from", "recipe", "probe_tasks"}
 
 _BERT_DROPOUT = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 _DROPOUT_FIELDS = {
@@ -61,7 +56,8 @@ def export(
     ``out_dir/discriminator`` is an ``ElectraForPreTraining``, or for the families that have no such class a token
     classifier with the labels *original* and *replaced*; ``out_dir/generator`` a ``…ForMaskedLM``. Each comes with its
     tokenizer and a model card. ``out_dir/checkpoint`` is the full model, span-boundary heads included, as this package
-    opens it. A run without a discriminator, or without a generator, leaves that directory out.
+    opens it, with the run's settings (its masking, for one) but for places on this machine. A run without a
+    discriminator, or without a generator, leaves that directory out.
 
     Args:
         run: directory of a `spanelectra pretrain` run, one of its checkpoints, or an exported `checkpoint`.
@@ -74,7 +70,7 @@ def export(
 
     Returns:
         ``run``, ``out_dir``, ``checkpoint``, and for ``discriminator`` and ``generator`` what was written
-        (``directory``, ``class``, ``parameters``, ``difference``: see :func:`largest_difference`) or ``None``.
+        (``directory``, ``class``, ``parameters``, ``difference``: of the logits, see ``export_check.py``) or ``None``.
 
     Raises:
         UserError: for a run without a model, a damaged one, or an out_dir in use.
@@ -85,14 +81,14 @@ def export(
     console = make_console(quiet)
     target = check_output_directory(out_dir, (*PARTS, CHECKPOINT_DIRECTORY), overwrite=overwrite)
     model, tokenizer, source = open_run(run)
-    metrics = _read_metrics(Path(run) / METRICS_NAME)
+    metrics, settings = _read_metrics(Path(run) / METRICS_NAME), _published_settings(run)
     summary: dict[str, Any] = {"run": str(run), "out_dir": str(out_dir), "checkpoint": f"{out_dir}/checkpoint"}
     with write_directory(target, replace=overwrite) as partial, silent_transformers():
         for name in PARTS:
             part = getattr(model, name)
             summary[name] = None
             if part is None:
-                console.print(f"no {name}: this run has none (objectives {', '.join(model.config.objectives or ())})")
+                say(console, f"no {name}: this run has none (objectives {', '.join(model.config.objectives or ())})")
                 continue
             stock = stock_model(part, dropout)
             stock.save_pretrained(partial / name)
@@ -112,17 +108,18 @@ def export(
         save_tokenizer(tokenizer, partial / CHECKPOINT_DIRECTORY / TOKENIZER_DIRECTORY, longest_input(model))
         if metrics:
             write_json(partial / CHECKPOINT_DIRECTORY / METRICS_NAME, metrics)
-    console.print(f"{source}: exported", highlight=False, markup=False)
+        if settings is not None:
+            write_text(partial / CHECKPOINT_DIRECTORY / CONFIG_NAME, as_yaml(settings))
+    say(console, f"{source}: exported")
     for name in PARTS:
         if summary[name]:
-            console.print(
+            say(
+                console,
                 f"  {summary[name]['directory']}: {summary[name]['class']}, "
                 f"{summary[name]['parameters'] / 1e6:.2f} M parameters; opened again, its logits differ from the run's "
                 f"by {summary[name]['difference']:.1e} of their scale",
-                highlight=False,
-                markup=False,
             )
-    console.print(f"  {summary['checkpoint']}: the full model with its boundary heads", highlight=False, markup=False)
+    say(console, f"  {summary['checkpoint']}: the full model with its boundary heads")
     return summary
 
 
@@ -164,11 +161,6 @@ def longest_input(model: SpanElectraForPreTraining) -> int:
     return min(part.config.max_position_embeddings for part in parts)
 
 
-def own_model(part: Part) -> PreTrainedModel:
-    """The model of Hugging Face's class inside a part, whose embeddings may still be shared."""
-    return part.language_model if isinstance(part, SpanElectraGenerator) else part.detector
-
-
 def stock_model(part: Part, dropout: float | None = None) -> PreTrainedModel:
     """A copy of a part's own model, its embeddings made ordinary and its configuration ready for others.
 
@@ -206,80 +198,6 @@ def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: Path, max_leng
     write_json(configuration_path, configuration)
 
 
-def check_export(
-    directory: Path,
-    part: Part,
-    stock_class: type[PreTrainedModel],
-    tokenizer: PreTrainedTokenizerBase,
-) -> float:
-    """Open an exported model as others will, and compare it with the run's own module.
-
-    Returns:
-        The largest difference, see :func:`largest_difference`.
-
-    Raises:
-        RuntimeError: for weights that are missing or left over, other logits, or another tokenizer.
-    """
-    reopened, info = stock_class.from_pretrained(directory, output_loading_info=True)
-    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs"):
-        if info.get(problem):
-            raise RuntimeError(f"{directory.name} was not exported: it opens with {problem} {sorted(info[problem])}.")
-    if reopened.config.architectures != [stock_class.__name__]:
-        raise RuntimeError(f"{directory.name} was not exported: its config names {reopened.config.architectures}.")
-    if tokenizer_fingerprint(load_tokenizer(directory)) != tokenizer_fingerprint(tokenizer):
-        raise RuntimeError(f"{directory.name} was not exported: its tokenizer opens as another one.")
-    difference = largest_difference(part, reopened.eval())
-    # written so that a difference that is not a number is refused, too
-    if not difference <= TOLERANCE:
-        raise RuntimeError(
-            f"{directory.name} was not exported: its outputs differ from the run's by {difference:.1e} of their scale, "
-            f"more than {TOLERANCE:.0e}."
-        )
-    return difference
-
-
-@torch.no_grad()
-def largest_difference(part: Part, stock: PreTrainedModel) -> float:
-    """Compare every row of the embedding table, and logits on random rows of which one is padded.
-
-    Both must be in evaluation mode. A detector with two labels is compared by the logit of *replaced* against
-    *original*, which is what was trained.
-
-    Returns:
-        The largest absolute difference as a fraction of the largest absolute value of the run's own.
-    """
-    input_ids, attention_mask = _probe_rows(stock.config)
-    vocabulary = torch.arange(stock.config.vocab_size)
-    own_embedding = own_model(part).get_input_embeddings()
-    if isinstance(part, SpanElectraGenerator):
-        positions = torch.arange(input_ids.shape[1]).expand_as(input_ids)
-        own = part(input_ids, positions, attention_mask=attention_mask, sbgo=False).mlm_logits
-    else:
-        own = part.all_token_logits(part.encode(input_ids, attention_mask))
-    logits = stock(input_ids, attention_mask=attention_mask).logits
-    if not isinstance(part, SpanElectraGenerator) and logits.dim() == 3:
-        assert logits.shape[-1] == len(VERDICT_LABELS)
-        logits = logits[..., 1] - logits[..., 0]
-    read = attention_mask.bool()
-    pairs = ((own_embedding(vocabulary), stock.get_input_embeddings()(vocabulary)), (own[read], logits[read]))
-    # torch's maximum, unlike Python's, keeps a difference that is not a number
-    return torch.stack([_relative_difference(expected, found) for expected, found in pairs]).max().item()
-
-
-def _relative_difference(expected: Tensor, found: Tensor) -> Tensor:
-    scale = expected.abs().max().clamp_min(torch.finfo(torch.float32).tiny)
-    return (expected - found).abs().max() / scale
-
-
-def _probe_rows(config: PreTrainedConfig, rows: int = 4, length: int = 64) -> tuple[Tensor, Tensor]:
-    """(rows, length) int64 random token ids, the last row half padding, and their attention mask."""
-    length = min(length, config.max_position_embeddings)
-    input_ids = torch.randint(config.vocab_size, (rows, length), generator=torch.Generator().manual_seed(0))
-    attention_mask = torch.ones_like(input_ids)
-    attention_mask[-1, length // 2 :] = 0
-    return input_ids, attention_mask
-
-
 def _read_metrics(file: Path) -> dict[str, Any]:
     """Content of a run's ``metrics.json``; empty for a run that is not finished, or where it cannot be read."""
     with contextlib.suppress(OSError, ValueError):
@@ -289,15 +207,23 @@ def _read_metrics(file: Path) -> dict[str, Any]:
     return {}
 
 
-@contextlib.contextmanager
-def silent_transformers() -> Iterator[None]:
-    """Without transformers' own progress bars and remarks; the export says what matters."""
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
+def run_settings(run: str | Path) -> PretrainingArguments | None:
+    """The resolved settings of a run, of the run around a model or checkpoint, or of an export; ``None`` without them.
+
+    Raises:
+        UserError: where they are there and cannot be read.
+    """
+    directory = Path(run).expanduser().resolve()
+    for place in (directory, directory / CHECKPOINT_DIRECTORY, directory.parent):
+        if (place / CONFIG_NAME).is_file():
+            return PretrainingArguments(**load_recipe(str(place / CONFIG_NAME))).resolved()
+    return None
+
+
+def _published_settings(run: str | Path) -> PretrainingArguments | None:
+    """A run's settings without places on this machine; ``None`` also where they cannot be read."""
+    with contextlib.suppress(UserError):
+        if (settings := run_settings(run)) is not None:
+            blank: dict[str, Any] = {name: getattr(PretrainingArguments(), name) for name in _PLACES}
+            return dataclasses.replace(settings, **blank)
+    return None

@@ -18,13 +18,15 @@ from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from spanelectra.atomic_files import find_damage, write_json
+from spanelectra.atomic_files import find_damage, read_json, write_json
 from spanelectra.callbacks import TrainingDiverged
 from spanelectra.checkpointing import ROLLBACKS_NAME, checkpoint_step, list_checkpoints
 from spanelectra.environment import process_rank
+from spanelectra.errors import UserError
 from spanelectra.several_processes import wait_for_all
 
 LEARNING_RATE_FACTOR = 0.5
+_ROLLBACK = ("step", "to_step", "learning_rate_factor", "sentence")
 
 
 class NumericalBreakdown(RuntimeError):
@@ -111,7 +113,10 @@ class NumericalSafetyCallback(TrainerCallback):
 def read_rollbacks(run: str | Path) -> list[dict[str, Any]]:
     """How the run went back so far, oldest first: ``step``, ``to_step``, ``learning_rate_factor`` and ``sentence``."""
     file = Path(run) / ROLLBACKS_NAME
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    entries = read_json(file, list) if file.is_file() else []
+    if not all(isinstance(entry, dict) and set(_ROLLBACK) <= set(entry) for entry in entries):
+        raise UserError(f"{file} is damaged; put it back as it was, or start anew.")
+    return entries
 
 
 def learning_rate_factor(run: str | Path) -> float:

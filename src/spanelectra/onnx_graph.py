@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from spanelectra.console import silent_transformers
 from spanelectra.errors import UserError
-from spanelectra.export import silent_transformers
 
 if TYPE_CHECKING:
     import onnx_ir

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from rich.console import Console
 from transformers import TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 from spanelectra.atomic_files import disk_is_full
 from spanelectra.callbacks import (
@@ -26,12 +25,14 @@ from spanelectra.callbacks import (
     unprefixed,
 )
 from spanelectra.checkpointing import HISTORY_NAME, TENSORBOARD_DIRECTORY, checkpoint_step
-from spanelectra.console import make_console, say, sound_alarm
+from spanelectra.console import calm_transformers, make_console, say, sound_alarm
 from spanelectra.data.training_rows import ShuffledRows
 from spanelectra.data.word_starts import word_start_table
 from spanelectra.environment import process_rank
+from spanelectra.errors import UserError
 from spanelectra.finetuning.probe_callback import ProbeCallback
 from spanelectra.health import HealthMonitor
+from spanelectra.memory import keep_freed_memory
 from spanelectra.model_building import (
     build_model,
     compile_encoders,
@@ -94,6 +95,7 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
 def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     """A session of a run, from its start or a checkpoint to its end or a numerical breakdown."""
     check_launcher()
+    keep_freed_memory()
     # of several processes the first one speaks and writes
     is_first = process_rank() == 0
     console = make_console(arguments.quiet or not is_first)
@@ -131,6 +133,8 @@ def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
 
     stopper = SaveAndStopCallback()
     trainer = build_trainer(settings, model, data, console, monitor, stopper)
+    if settings.probe_tasks:
+        _probe_while_training(trainer, settings.probe_tasks, data, console, monitor, goes_on=bool(arguments.resume))
     if is_first and not arguments.resume:
         # only now, when nothing of the settings can be wrong any more, an earlier run is deleted
         start_run_directory(settings, data, alarms)
@@ -188,8 +192,7 @@ def build_trainer(
 ) -> SpanElectraTrainer:
     """Put transformers' arguments, callbacks and our trainer together."""
     # our own console says what transformers would repeat
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    calm_transformers()
     run = Path(settings.out_dir)
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(run / TENSORBOARD_DIRECTORY)
     has_gpu = torch.cuda.is_available()
@@ -255,8 +258,23 @@ def build_trainer(
         ],
     )
     trainer.add_callback(NumericalSafetyCallback(trainer))
-    if settings.probe_tasks:
-        trainer.add_callback(
-            ProbeCallback(trainer, data.tokenizer, settings.probe_tasks, settings.probe_steps, console, monitor.alarms)
-        )
     return trainer
+
+
+def _probe_while_training(
+    trainer: SpanElectraTrainer, tasks: str, data: RunData, console: Console, monitor: HealthMonitor, goes_on: bool
+) -> None:
+    """Probe the encoder every so many steps; a run that goes on does so without its tasks, too, but says so.
+
+    Raises:
+        UserError: for tasks that do not fit, before anything is trained.
+    """
+    try:
+        steps = trainer.settings.probe_steps
+        trainer.add_callback(ProbeCallback(trainer, data.tokenizer, tasks, steps, console, monitor.alarms))
+    except UserError as error:
+        if not goes_on:
+            raise
+        sentence = f"the encoder is probed no more, for its tasks are not what they were at the start: {error}"
+        monitor.alarms.append(sentence)
+        sound_alarm(console, sentence)

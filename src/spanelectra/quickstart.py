@@ -73,13 +73,16 @@ def python_prose() -> Iterator[tuple[str, str]]:
             yield ".".join(parts).removesuffix(".py"), text
 
 
-def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = False) -> dict[str, Any]:
+def quickstart(
+    out_dir: str = "quickstart", seed: int = 0, overwrite: bool = False, quiet: bool = False
+) -> dict[str, Any]:
     """Text, vocabulary, rows, joint pre-training, export, and a picture of one sentence.
 
     Args:
         out_dir: directory to write: text, tokenizer, rows, run, export.
         seed: of the run.
         overwrite: replace an earlier quickstart in out_dir.
+        quiet: print nothing but the picture and warnings.
 
     Returns:
         ``metrics.json`` of the run, with ``learned``: whether the promises were kept.
@@ -95,7 +98,7 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
     from spanelectra.recipe_files import load_recipe
     from spanelectra.training_args import PretrainingArguments
 
-    target, console = Path(out_dir).expanduser(), make_console()
+    target, console = Path(out_dir).expanduser(), make_console(quiet)
     check_output_directory(target, _OWN_NAMES, overwrite=overwrite)
     _check_text_is_ours(target / TEXT_DIRECTORY)
     target.mkdir(parents=True, exist_ok=True)
@@ -114,7 +117,7 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
     text = str(target / TEXT_DIRECTORY / "*.txt")
     paths = {name: str(target / name) for name in _OTHER_DIRECTORIES}
     recipe = load_recipe("quickstart")
-    vocab(text, paths["tokenizer"], vocab_size=4000, document_separator="file", overwrite=True)
+    vocab(text, paths["tokenizer"], vocab_size=4000, document_separator="file", overwrite=True, quiet=quiet)
     console.rule("3. rows")
     prepare(
         text,
@@ -124,14 +127,15 @@ def quickstart(out_dir: str = "quickstart", seed: int = 0, overwrite: bool = Fal
         document_separator="file",
         validation_fraction=0.05,
         overwrite=True,
+        quiet=quiet,
     )
     console.rule("4. joint pre-training")
     settings = PretrainingArguments(
-        **recipe, recipe="quickstart", data=paths["rows"], out_dir=paths["run"], seed=seed, overwrite=True
+        **recipe, recipe="quickstart", data=paths["rows"], out_dir=paths["run"], seed=seed, overwrite=True, quiet=quiet
     )
     metrics = pretrain(settings)
     console.rule("5. export")
-    export(paths["run"], paths["export"], overwrite=True)
+    export(paths["run"], paths["export"], overwrite=True, quiet=quiet)
     console.rule("6. one sentence")
     look_into(SENTENCE, paths["run"], terminal=True, seed=seed)
     console.rule("7. did it learn?")

@@ -16,6 +16,7 @@ import yaml
 from spanelectra.errors import UserError, did_you_mean
 from spanelectra.schedules import Schedule
 
+LARGEST_RECIPE = 1 << 20  # bytes
 LONGEST_VALUE = 1000
 RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
 
@@ -166,6 +167,8 @@ def _check_plain(value: Any, where: str) -> None:
 
 
 def _read_yaml(path: Path) -> dict[Any, Any]:
+    if path.stat().st_size > LARGEST_RECIPE:
+        raise UserError(f"{path}: {path.stat().st_size:,} bytes are no recipe.")
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:

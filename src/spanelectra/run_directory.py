@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from spanelectra.atomic_files import write_json, write_text
+from spanelectra.atomic_files import read_json, write_json, write_text
 from spanelectra.checkpointing import (
     CONFIG_NAME,
     ENVIRONMENT_NAME,
@@ -34,7 +33,7 @@ from spanelectra.run_data import RunData
 from spanelectra.several_processes import rearranged
 from spanelectra.training_args import PretrainingArguments
 
-_INPUTS = ("data", "generator", "init_from", "init_generator_from")
+_INPUTS = ("data", "generator", "init_from", "init_generator_from", "probe_tasks")
 
 
 def settings_to_start(arguments: PretrainingArguments) -> PretrainingArguments:
@@ -200,4 +199,4 @@ def advice_for_full_disk(run: Path) -> str:
 
 
 def _read_json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_json(file, dict) if file.is_file() else {}

@@ -279,6 +279,7 @@ class SpanElectraTrainer(Trainer):
             super()._load_optimizer_and_scheduler(checkpoint)
         except (
             pickle.UnpicklingError,
+            OSError,
             RuntimeError,
             EOFError,
             ValueError,

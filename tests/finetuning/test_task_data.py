@@ -63,10 +63,14 @@ def test_a_label_that_only_the_held_out_part_has_is_known(tmp_path: Path) -> Non
     pytest.fail("no seed held it out")
 
 
-def test_repeated_sentences_across_a_fraction_are_said(tmp_path: Path) -> None:
-    path = write(tmp_path / "train.tsv", ["the same\ta", "another\tb"] * 20)
-    task, _ = split(path, "0.5")
-    assert [remark.startswith(f"20 of 20 records of {path} stand in the training") for remark in task.remarks] == [True]
+def test_what_repeats_is_held_out_together(tmp_path: Path) -> None:
+    path = write(tmp_path / "train.tsv", [f"sentence {n % 10}\t{'ab'[n % 2]}" for n in range(40)])
+    task, found = split(path, "0.25")
+    sides = [{task.input_of(example) for example in found[name]} for name in ("train", "dev")]
+    assert len(found["dev"]) == 12 and not sides[0] & sides[1] and task.remarks == []
+    one = write(tmp_path / "one.tsv", ["the same\ta"] * 8)
+    with pytest.raises(UserError, match=r"one.tsv has 8 example\(s\): dev 0.25 leaves none to train on"):
+        split(one, "0.25")
 
 
 @pytest.mark.parametrize("kind", ["classification", "token", "qa"])

@@ -82,6 +82,9 @@ def test_the_settings_of_a_run(method: str, rows: Path, tmp_path: Path) -> None:
     assert {token.hidden for view in views for token in view.tokens} >= {"[MASK]", "random", "kept"}
     assert view_rows(rows, rows=16, run=tmp_path / "run", seed=5, mask_ratio=0.3) == views
     assert view_rows(rows, rows=16, run=tmp_path / "run", seed=6) != views
+    # an export has the settings in its checkpoint
+    (tmp_path / "run").rename(tmp_path / "checkpoint")
+    assert view_rows(rows, rows=16, run=tmp_path) == views
 
 
 def test_documents_end_with_their_separator(rows: Path) -> None:

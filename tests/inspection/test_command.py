@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _thread
 import contextlib
+import signal
 import socket
 import threading
 import time
@@ -84,8 +85,13 @@ def test_the_page_says_where_it_is_and_stops_at_once(run: Path, capsys: pytest.C
             _thread.interrupt_main()  # Ctrl-C
 
     visitor = threading.Thread(target=visit)
-    visitor.start()
-    assert inspect(TEXT, str(run), port=port) is None
+    # where the tests run in the background, a shell has it ignored
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        visitor.start()
+        assert inspect(TEXT, str(run), port=port) is None
+    finally:
+        signal.signal(signal.SIGINT, before)
     visitor.join()
     assert "SpanElectra inspector" in pages[0] and TEXT in pages[0]
     said = capsys.readouterr()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from spanelectra.errors import UserError
 from spanelectra.export import export
 from spanelectra.inspection.beliefs import look
 from spanelectra.inspection.opening import open_for_inspection
+from spanelectra.recipe_files import as_yaml
+from spanelectra.training_args import PretrainingArguments
 from test_export import write_run
 
 TEXT = "The names in the module are a list of the names in the file."
@@ -75,6 +78,35 @@ def test_exported_models_alone_say_what_they_have_lost(run_and_export: tuple[Pat
             assert [token.ato for token in again.tokens] == pytest.approx(
                 [token.ato for token in expected.tokens], abs=1e-5
             )
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest"),
+    [({"max_span_words": "0:1 0.5:2"}, 2), ({"method": "electra"}, 1), ({"method": "spanelectra"}, 10)],
+)
+def test_spans_at_random_follow_the_run_also_from_its_export(
+    settings: dict[str, str], longest: int, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "run", tokenizer, joint_config())
+    (tmp_path / "run" / "config.yaml").write_text(as_yaml(PretrainingArguments(**settings)), encoding="utf-8")
+    export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
+    text = " ".join([TEXT] * 4)
+    run, exported = open_for_inspection(tmp_path / "run"), open_for_inspection(tmp_path / "out")
+    assert run.policy == exported.policy
+    lengths = []
+    for seed in range(12):
+        words = look(run, text, seed=seed, mask_ratio=0.4).masked_words
+        assert look(exported, text, seed=seed, mask_ratio=0.4).masked_words == words
+        breaks = [0, *(place for place in range(1, len(words)) if words[place] > words[place - 1] + 1), len(words)]
+        lengths += [end - start for start, end in pairwise(breaks)]
+    assert 1 <= max(lengths) <= longest and (longest < 10 or max(lengths) > 2)
+
+
+def test_an_export_without_its_checkpoint_says_that_it_draws_by_the_defaults(
+    run_and_export: tuple[Path, Path],
+) -> None:
+    notices = open_for_inspection(run_and_export[1] / "generator").notices
+    assert any("spans at random follow the defaults" in notice for notice in notices)
 
 
 def test_a_model_of_another_kind_is_refused(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -55,6 +55,13 @@ def test_a_run_that_did_not_is_not(change: dict[str, float], words: str, state: 
     assert said(findings, words).state == state == overall(findings)[0]
 
 
+def test_what_is_wrong_comes_right_after_how_far_it_got() -> None:
+    findings = finished({**HELD_OUT, "ato_auc": 0.51, "mlm_loss": 6.5}, alarms=["a sentence"])
+    states = [finding.state for finding in findings]
+    assert states[:3] == ["good", "problem", "attention"] and not {"problem", "attention"} & set(states[3:])
+    assert "Finished" in findings[0].sentence and "a sentence" in findings[2].sentence
+
+
 def test_the_first_steps_are_not_judged(finished_run: Path) -> None:
     findings = read_findings(read_runs([finished_run])[0])
     assert overall(findings)[0] == "attention"

@@ -38,10 +38,30 @@ def test_a_collapsed_seed_is_a_cross_outside_the_box(tmp_path: Path) -> None:
 
 def test_every_seed_has_its_learning_curve(tmp_path: Path) -> None:
     charts = {chart.key: chart for chart in fine_tuning_charts(runs(tmp_path))}
-    curves = charts["fine_tuning_history_metric"].specification["curves"]
+    curves = charts["fine_tuning_0_metric"].specification["curves"]
     assert len(curves) == 5 and curves[0]["places"] == [10, 20, 30]
     assert curves[0]["values"] == pytest.approx([79.0, 81.5, 84 - 5 / 3])
-    assert charts["fine_tuning_history_loss"].specification["curves"][0]["values"] == [1, 1 / 2, 1 / 3]
+    assert charts["fine_tuning_0_loss"].specification["curves"][0]["values"] == [1, 1 / 2, 1 / 3]
+
+
+def test_scores_of_other_tasks_do_not_share_a_picture(tmp_path: Path) -> None:
+    seeds = [seed_results(seed, score) for seed, score in enumerate(SCORES)]
+    places = [
+        write_fine_tuning(tmp_path / name, seeds, metric=metric, config={"task": "classification", "dev": file})
+        for name, metric, file in (
+            ("a", "accuracy", "x/dev.tsv"),
+            ("b", "accuracy", "y/dev.tsv"),
+            ("c", "accuracy", "y/reviews.tsv"),
+            ("d", "f1", "x/dev.tsv"),
+        )
+    ]
+    charts = {chart.key: chart for chart in fine_tuning_charts(read_runs(places))}
+    assert charts["fine_tuning_0"].title == "accuracy, dev.tsv: a dot for every seed"
+    assert {part["run"] for part in charts["fine_tuning_0"].specification["spread"]} == {0, 1}
+    assert {part["run"] for part in charts["fine_tuning_1"].specification["spread"]} == {2}
+    assert [curve["run"] for curve in charts["fine_tuning_1_loss"].specification["curves"]] == [2, 2, 2]
+    # no seed has the metric that d was to be judged by: its losses are all there is
+    assert "fine_tuning_2" not in charts and "fine_tuning_2_loss" in charts
 
 
 def test_findings_name_collapsed_and_missing_seeds(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ HOSTILE = "<b>bold</b> &amp; <i>"
 @pytest.fixture(scope="module")
 def one_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of one run, its model's pass over some rows included."""
-    return report([str(finished_run)], str(tmp_path_factory.mktemp("one") / "page.html"), rows=64, quiet=True)
+    return report([str(finished_run)], str(tmp_path_factory.mktemp("one") / "page.html"), rows=32, quiet=True)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def side_by_side(finished_run: Path, generator_run: Path, tmp_path_factory: pyte
     return report(runs, str(place / "page.html"), rows=0, quiet=True)
 
 
-def open_page(browser: Any, file: Path, width: int = 1280) -> Tab:  # noqa: F811
-    tab = Tab(browser, width)
+def open_page(browser: Any, file: Path, width: int = 1280, scheme: str = "light") -> Tab:  # noqa: F811
+    tab = Tab(browser, width, scheme)
     # five megabytes of script, on whatever machine runs the tests
     tab.page.set_default_timeout(120_000)
     tab.page.goto(file.as_uri())
@@ -54,7 +54,8 @@ def tab(browser: Any, one_run: Path) -> Iterator[Tab]:  # noqa: F811
 
 @pytest.fixture(scope="module")
 def several(browser: Any, side_by_side: Path) -> Iterator[Tab]:  # noqa: F811
-    yield open_page(browser, side_by_side)
+    """Several runs' page on a small dark screen."""
+    yield open_page(browser, side_by_side, 390, "dark")
 
 
 @pytest.fixture
@@ -170,12 +171,33 @@ def test_runs_can_be_taken_away(several: Tab) -> None:
 
 
 def test_seeds_are_dots_and_names_are_text(several: Tab) -> None:
-    boxes = [found for found in traces(several, "fine_tuning_0") if found["type"] == "box"]
-    assert [box["y"] for box in boxes[:2]] == [[80.0, 81.0, 82.0], [79.0, 80.0, 81.0]]
-    legend = several.page.locator("#legend-fine_tuning_history_loss button").all_text_contents()
+    drawn = [found for found in traces(several, "fine_tuning_0") if found["type"] == "box"]
+    assert [box["x"] for box in drawn[:2]] == [[80.0, 81.0, 82.0], [79.0, 80.0, 81.0]]
+    legend = several.page.locator("#legend-fine_tuning_0_loss button").all_text_contents()
     assert legend[:2] == ["task", HOSTILE.replace("/", "|")]
-    ticks = several.page.locator("#chart-fine_tuning_0 .xtick text").all_text_contents()
-    assert any(HOSTILE.replace("/", "|") in tick for tick in ticks)
+    chart = several.page.locator("#chart-fine_tuning_0")
+    # a long name is in several lines, of which none is cut off
+    ticks = chart.locator(".ytick text")
+    assert any(HOSTILE.replace("/", "|") in tick for tick in ticks.all_text_contents())
+    boxes = [box for tick in ticks.all() if (box := tick.bounding_box()) is not None]
+    assert len(boxes) == 4 and min(box["x"] for box in boxes) >= chart.bounding_box()["x"]
+
+
+def test_the_keyboard_reads_seeds(several: Tab) -> None:
+    several.page.locator("#chart-fine_tuning_0").focus()
+    several.page.keyboard.press("ArrowRight")
+    reading = several.page.text_content("#reading-fine_tuning_0")
+    assert reading.startswith("accuracy task dev: seed 0 80, seed 1 81, seed 2 82, always 'good' 50")
+
+
+def test_beside_others_a_run_shows_what_is_wrong_first(several: Tab) -> None:
+    verdict = several.page.locator(".verdict", has=several.page.locator("h3", has_text="joint:"))
+    assert verdict.locator("> ul .badge").all_text_contents()[1:] == ["Look"] * (verdict.locator("> ul li").count() - 1)
+    folded = verdict.locator("details li")
+    assert folded.count() and not folded.first.is_visible()
+    verdict.locator("summary").click()
+    assert folded.first.is_visible() and set(folded.locator(".badge").all_text_contents()) <= {"Good", "Note"}
+    verdict.locator("summary").click()
 
 
 def check_for_everybody(tab: Tab) -> None:
@@ -193,7 +215,4 @@ def test_everybody_can_use_it_on_a_large_light_screen(tab: Tab) -> None:
 
 
 def test_everybody_can_use_it_on_a_small_dark_one(several: Tab) -> None:
-    several.page.set_viewport_size({"width": 390, "height": 900})
-    several.page.evaluate("document.body.dataset.drawn = 'no'")
-    several.page.emulate_media(color_scheme="dark")
     check_for_everybody(several)

@@ -51,6 +51,17 @@ def test_a_star_is_for_what_the_recipe_does_not_set() -> None:
     assert shown == {"optimizer": "muon", "max_steps": "7 *"}
 
 
+def test_a_setting_that_an_older_run_did_not_have_is_no_choice() -> None:
+    both = [
+        record(settings={"max_steps": 7}),
+        record(settings={"max_steps": 7, "probe_steps": 1000, "mask_ratio": 0.2}),
+    ]
+    shown = {row[0]: row[1:] for row in settings_table(both, all_settings=False).rows}
+    assert shown == {"max_steps": ["1000", "7 *", "7 *"], "mask_ratio": ["0.15", "–", "0.2 *"]}
+    everything = {row[0]: row[2:] for row in settings_table(both, all_settings=True).rows}
+    assert everything["probe_steps"] == ["–", "1000"]
+
+
 def test_an_unknown_recipe_or_setting_is_no_obstacle() -> None:
     settings = {"recipe": "gone", "stage": "nonsense", "future_setting": [1, 2]}
     shown = {row[0]: row[1:] for row in settings_table([record(settings=settings)], all_settings=False).rows}

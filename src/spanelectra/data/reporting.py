@@ -3,38 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from spanelectra.console import make_console, say, warn
 from spanelectra.data.corpus import CorpusStatistics
 
 
 @contextlib.contextmanager
 def reading_progress(description: str, statistics: CorpusStatistics, *, quiet: bool) -> Iterator[Callable[[], None]]:
     """Yield a function that redraws the bar from ``statistics``; a bar is drawn in a terminal only."""
-    from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    console = Console(stderr=True)
+    console = make_console(quiet)
     with Progress(
-        TextColumn("{task.description}"), *columns, console=console, disable=quiet or not console.is_terminal
+        TextColumn("{task.description}"), *columns, console=console, disable=console.quiet or not console.is_terminal
     ) as progress:
         task = progress.add_task(description, total=None)
         yield lambda: progress.update(task, completed=statistics.bytes_read, total=statistics.total_bytes)
 
 
 def print_summary(title: str, lines: Mapping[str, Any], warnings: list[str], *, quiet: bool) -> None:
-    """Print aligned lines; counts get separators between thousands, warnings come last and even when ``quiet``."""
-    if not quiet:
-        width = max(map(len, lines))
-        print(title, file=sys.stderr)
-        for name, value in lines.items():
-            shown = f"{value:,}" if isinstance(value, int) else value
-            print(f"  {name:<{width}}  {shown}", file=sys.stderr)
+    """Print aligned lines; counts get separators between thousands, warnings come last."""
+    console, width = make_console(quiet), max(map(len, lines))
+    say(console, title)
+    for name, value in lines.items():
+        shown = f"{value:,}" if isinstance(value, int) else value
+        say(console, f"  {name:<{width}}  {shown}")
+    # what quiet leaves here
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        warn(make_console(), warning)
 
 
 def corpus_lines(statistics: CorpusStatistics, seconds: float) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tokenize
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
@@ -85,8 +86,8 @@ class RowDataset:
 
     def _read_token_counts(self) -> NDArray[np.int64]:
         try:
-            return np.load(self.directory / TOKEN_COUNTS_NAME, allow_pickle=False)
-        except (OSError, EOFError, ValueError) as error:
+            return load_array(self.directory / TOKEN_COUNTS_NAME)
+        except (OSError, ValueError) as error:
             raise _incomplete(self.directory, f"{TOKEN_COUNTS_NAME} does not open: {error}") from None
 
     def _map_rows(self, split: Split) -> NDArray[np.unsignedinteger[Any]]:
@@ -129,6 +130,20 @@ def unigram_cross_entropy(
     return float(np.log(smoothed.sum()) - scored @ np.log(smoothed) / scored.sum())
 
 
+def load_array(file: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
+    """``np.load`` without pickles; what is wrong with a damaged file comes as one kind of error.
+
+    Raises:
+        ValueError: the file is no array.
+        OSError: it cannot be read.
+    """
+    try:
+        return np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
+    except (EOFError, tokenize.TokenError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+        # numpy reads a header of its oldest format as Python does
+        raise ValueError(f"{type(error).__name__}: {error}") from error
+
+
 def _read_metadata(directory: Path) -> dict[str, Any]:
     path = directory / METADATA_NAME
     if not path.is_file():
@@ -139,13 +154,24 @@ def _read_metadata(directory: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8"))
         version = metadata["format_version"]
-    except (ValueError, KeyError, TypeError):
-        raise _incomplete(directory, f"{METADATA_NAME} is damaged") from None
+        is_whole = version != FORMAT_VERSION or _has_all_fields(metadata)
+    except (ValueError, KeyError, TypeError, RecursionError):
+        is_whole = False
+    if not is_whole:
+        raise _incomplete(directory, f"{METADATA_NAME} is damaged")
     if version != FORMAT_VERSION:
         raise UserError(
-            f"'{directory}' has format version {version}, but {FORMAT_VERSION} is read here; prepare the text again."
+            f"'{directory}' has format version {str(version)[:20]}, but {FORMAT_VERSION} is read here; prepare the "
+            "text again."
         )
     return metadata
+
+
+def _has_all_fields(metadata: dict[str, Any]) -> bool:
+    """Whether what rows are opened by is there; a field that is missing raises ``KeyError`` or ``TypeError``."""
+    counts = [metadata["splits"][split]["rows"] for split in SPLITS]
+    is_right = metadata["dtype"] in ("<u2", "<u4") and isinstance(metadata["tokenizer_fingerprint"], str)
+    return is_right and metadata["max_seq_length"] > 0 and all(type(count) is int and count >= 0 for count in counts)
 
 
 def _incomplete(directory: Path, reason: str) -> UserError:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from spanelectra.atomic_files import write_directory
+from spanelectra.console import make_console
 from spanelectra.data.corpus import (
     DOCUMENT_SEPARATOR_MEANINGS,
     CorpusStatistics,
@@ -104,7 +104,8 @@ def vocab(
         )
         return (document.text for document in documents)
 
-    show_progress = not quiet and sys.stderr.isatty()
+    console = make_console(quiet)
+    show_progress = console.is_terminal and not console.quiet
     if tokenizer_type == "BPE":
         tokenizer = train_byte_level(texts(statistics), vocab_size, min_frequency, lowercase, show_progress)
     else:

@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from transformers.utils import logging as transformers_logging
 
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.callbacks import RunStopped
 from spanelectra.checkpointing import METRICS_NAME
-from spanelectra.console import make_console, say, sound_alarm
+from spanelectra.console import calm_transformers, make_console, say, sound_alarm
 from spanelectra.environment import describe_environment, process_count
 from spanelectra.errors import UserError
 from spanelectra.finetuning.encoder_source import EncoderSource, open_encoder
@@ -64,8 +63,7 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
         raise UserError("fine-tuning runs in one process; start it without torchrun.")
     keep_freed_memory()
     console = make_console(settings.quiet)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    calm_transformers()
     run = check_run_directory(settings)
     source = open_encoder(settings.model, fresh=settings.random_weights)
     fitted = settings.fitted_to(source.tokenizer.model_max_length)

@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from rich import box
 from rich.table import Table
-from transformers.utils import logging as transformers_logging
 
 from spanelectra.atomic_files import write_json
-from spanelectra.console import make_console, say, sound_alarm
+from spanelectra.console import calm_transformers, make_console, say, sound_alarm
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
 from spanelectra.finetuning.encoder_source import open_encoder
@@ -64,8 +63,7 @@ def probe(
         raise UserError(f"out '{out}' exists; choose another name, or replace it with --overwrite.")
     if train_examples < 2:
         raise UserError(f"train_examples must be at least 2, got {train_examples}.")
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
+    calm_transformers()
     found = read_task_folder(tasks, model)
     for name in only or ():
         if name not in found:

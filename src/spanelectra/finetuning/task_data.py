@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,9 +85,10 @@ def read_task_data(task: Task, settings: FineTuningArguments, tokenizer: PreTrai
 def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any]]:
     """Split (train, dev and where there is one test) -> its examples; the task has learned its labels then.
 
-    Where ``dev`` is a fraction, that much of the training file is held out, drawn by the first seed. Labels are learned
-    before ``max_train_examples`` are drawn: a rare one that is not among them is no mistake in another file. The task
-    remarks on what is scored though it is trained on, too.
+    Where ``dev`` is a fraction, that much of the training file is held out, drawn by the first seed; with an example
+    goes all that has its input: a context stays on one side with all its questions. Labels are learned before
+    ``max_train_examples`` are drawn: a rare one that is not among them is no mistake in another file. The task remarks
+    on what is scored though it is trained on, too.
 
     Raises:
         UserError: for files that do not fit.
@@ -97,12 +98,12 @@ def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any
     if fraction is None:
         dev, dev_path = task.read(settings.dev), settings.dev
     else:
-        count = max(1, round(fraction * len(train)))
-        if count >= len(train):
+        examples_in_file = len(train)
+        dev, train = _hold_out(task, train, max(1, round(fraction * len(train))), settings.seed)
+        if not train:
             raise UserError(
-                f"{settings.train} has {len(train)} example(s): dev {settings.dev} leaves none to train on."
+                f"{settings.train} has {examples_in_file} example(s): dev {settings.dev} leaves none to train on."
             )
-        dev, train = _draw(train, count, settings.seed)
         dev_path = settings.train
     task.fit(train)
     try:
@@ -138,6 +139,21 @@ def _remark_on_leaks(task: Task, examples: dict[str, list[Any]], paths: dict[str
             f"{' and '.join(parts)} {task.standing} in the training data, too: scores tell how well it is remembered, "
             "and less about new text."
         )
+
+
+def _hold_out(task: Task, examples: list[Any], count: int, seed: int) -> tuple[list[Any], list[Any]]:
+    """``count`` examples drawn at random with whatever shares their input, and the others; both in their order."""
+    of_input: dict[Hashable, list[int]] = {}
+    keys = [task.input_of(example) or index for index, example in enumerate(examples)]
+    for index, key in enumerate(keys):
+        of_input.setdefault(key, []).append(index)
+    held: set[int] = set()
+    for index in np.random.default_rng(seed).permutation(len(examples)).tolist():
+        if len(held) >= count:
+            break
+        held.update(of_input[keys[index]])
+    dev = [example for index, example in enumerate(examples) if index in held]
+    return dev, [example for index, example in enumerate(examples) if index not in held]
 
 
 def _draw(examples: list[Any], count: int, seed: int) -> tuple[list[Any], list[Any]]:

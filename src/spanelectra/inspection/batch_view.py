@@ -25,11 +25,11 @@ from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY, RowDataset, Split
 from spanelectra.data.tokenization import load_tokenizer, word_start_table
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
+from spanelectra.export import run_settings
 from spanelectra.inspection.terminal_picture import Column, column_lines
 from spanelectra.inspection.token_texts import TokenTexts, visible
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator
-from spanelectra.recipe_files import load_recipe
 from spanelectra.run_data import Collate
 from spanelectra.training_args import PretrainingArguments
 
@@ -103,8 +103,8 @@ def view_rows(
         rows: how many.
         first_row: number of the first, from 0.
         split: ``train`` or ``validation``.
-        run: directory of a run, whose settings of masking (those of its end, where they change) and seed are taken;
-            otherwise the defaults. Rows of ``spanelectra corrupt`` were masked when they were written.
+        run: directory of a run or of an export, whose settings of masking (those of its end, where they change) and
+            seed are taken; otherwise the defaults. Rows of ``spanelectra corrupt`` were masked when they were written.
         mask_ratio, seed: in place of the run's or the default.
 
     Raises:
@@ -256,9 +256,10 @@ def _open(
 
 
 def _settings_of(run: str | Path | None) -> PretrainingArguments:
-    if run is None:
-        return PretrainingArguments().resolved()
-    file = Path(run).expanduser() / CONFIG_NAME
-    if not file.is_file():
-        raise UserError(f"--model {run}: for --prepared this must be a run, with its {CONFIG_NAME}; or leave it out.")
-    return PretrainingArguments(**load_recipe(str(file))).resolved()
+    settings = PretrainingArguments().resolved() if run is None else run_settings(run)
+    if settings is None:
+        raise UserError(
+            f"--model {run}: for --prepared this must be a run, or an export with its checkpoint, that has its "
+            f"{CONFIG_NAME}; or leave it out."
+        )
+    return settings

@@ -5,6 +5,7 @@ A pure function of the model and its arguments; the terminal, the HTML picture a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -39,7 +40,7 @@ def look(
     Args:
         inspected: the model.
         text: the sentence; what is longer than the encoder's longest input is left out, with a notice.
-        masked_words: numbers of the words to mask, from 0; ``None`` for spans drawn as in training.
+        masked_words: numbers of the words to mask, from 0; ``None`` for spans drawn as in the run's training.
         seed: of these spans and of the sampled tokens.
         mask_ratio: share of the tokens to mask at random, at most.
         chosen: position -> id of tokens put there by hand, in place of the sampled or the original one.
@@ -55,7 +56,8 @@ def look(
     model, max_span_length = inspected.model, inspected.model.config.max_span_length
     sentence = read_sentence(inspected.tokenizer, inspected.word_starts, text, inspected.longest_input, max_span_length)
     if masked_words is None:
-        masked_words = random_words(sentence, inspected.word_starts, mask_ratio, max_span_length, seed)
+        policy = dataclasses.replace(inspected.policy, mask_ratio=mask_ratio)
+        masked_words = random_words(sentence, inspected.word_starts, policy, seed)
     masked_words = sorted(set(masked_words))
     _check_span_lengths(model, sentence, masked_words)
     mask_id = inspected.tokenizer.mask_token_id

@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from spanelectra.atomic_files import write_text
-from spanelectra.console import make_console, say
+from spanelectra.console import make_console, make_output, say
 from spanelectra.data.row_dataset import Split
 from spanelectra.errors import UserError
 from spanelectra.inspection.batch_view import RowView, print_rows, view_rows
@@ -49,7 +49,7 @@ def inspect(
         seed: of the masked spans and of the sampled tokens; 0 by default, with --prepared the run's.
         port: of the page; 0 for any free one.
         prepared: print rows of this directory, which `spanelectra prepare` or `spanelectra corrupt` wrote, as training
-            masks them: by the settings of the run that --model names, or by the defaults.
+            masks them: by the settings of the run (or export) that --model names, or by the defaults.
         rows: how many.
         first_row: number of the first.
         split: train or validation.
@@ -61,7 +61,7 @@ def inspect(
     Raises:
         UserError: for a model or rows that are not there, a text that cannot be shown, a port that is taken.
     """
-    output = Console(highlight=False)
+    output = make_output()
     if prepared is not None:
         if text is not None or terminal or html is not None:
             raise UserError("--prepared prints rows of data: leave out the text, --terminal and --html.")
@@ -88,6 +88,7 @@ def inspect(
     from spanelectra.inspection.page import make_page_server
 
     server = make_page_server(inspected, text if text is not None else DEFAULT_TEXT, port)
+    # whatever else is not to be said, a page without an address would be none
     say(
         Console(stderr=True, soft_wrap=True),
         f"inspector of {model}: open http://{server.host}:{server.port} (Ctrl-C stops it)",

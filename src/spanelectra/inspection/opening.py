@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.configuration_spanelectra import SpanElectraConfig
+from spanelectra.console import silent_transformers
+from spanelectra.data.span_masking import SpanMaskingPolicy
 from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
 from spanelectra.data.word_starts import WordStartTable, word_start_table
 from spanelectra.encoder_families import VERDICT_LABELS
 from spanelectra.errors import UserError
-from spanelectra.export import CHECKPOINT_DIRECTORY, PARTS, longest_input, open_run, silent_transformers
+from spanelectra.export import CHECKPOINT_DIRECTORY, PARTS, longest_input, open_run, run_settings
 from spanelectra.inspection.token_texts import TokenTexts
+from spanelectra.masking_setup import masking_policy
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.weight_transfer import read_encoder_config
 
@@ -32,12 +36,14 @@ class InspectedModel:
         model: with a generator, a discriminator or both.
         tokenizer: the model's.
         source: the directory as it was given.
+        policy: by which spans are drawn at random: the run's own law of span lengths, or the default.
         notices: sentences on what the model has not, and therefore cannot show.
     """
 
     model: SpanElectraForPreTraining
     tokenizer: PreTrainedTokenizerBase
     source: str
+    policy: SpanMaskingPolicy
     notices: tuple[str, ...]
 
     @functools.cached_property
@@ -77,7 +83,22 @@ def open_for_inspection(directory: str | Path) -> InspectedModel:
         model, tokenizer = _open_stock_parts(parts)
     else:
         model, tokenizer, _ = open_run(path)
-    return InspectedModel(model, tokenizer, str(directory), tuple(_notices(model, is_export=bool(parts))))
+    notices = _notices(model, is_export=bool(parts))
+    policy = _span_policy(directory, model)
+    if policy is None:
+        policy = SpanMaskingPolicy(max_span_length=model.config.max_span_length)
+        if parts:
+            notices.append("how the run masked is not told by its models: spans at random follow the defaults")
+    return InspectedModel(model, tokenizer, str(directory), policy, tuple(notices))
+
+
+def _span_policy(directory: str | Path, model: SpanElectraForPreTraining) -> SpanMaskingPolicy | None:
+    """The run's masking, where its settings are there; single words for a run that masked single tokens."""
+    settings = run_settings(directory)
+    if settings is None:
+        return None
+    policy = dataclasses.replace(masking_policy(settings), max_span_length=model.config.max_span_length, decoys=True)
+    return policy if policy.masking == "span" else dataclasses.replace(policy, masking="span", max_span_words=1)
 
 
 def _model_type(directory: Path) -> str | None:

@@ -84,6 +84,7 @@ class InspectorPage:
             source=escape(printable(inspected.source)),
             text=escape(text),
             max_characters=MAX_CHARACTERS,
+            most_characters=f"{MAX_CHARACTERS:,}",
             notices=notices_html(inspected.notices),
             no_generator="" if inspected.model.generator is not None else " hidden",
         )

@@ -93,33 +93,29 @@ def read_sentence(
     return Sentence(row, tuple((group[0], group[-1]) for group in positions), max(0, len(ids) - room))
 
 
-def random_words(
-    sentence: Sentence, word_starts: WordStartTable, mask_ratio: float, max_span_length: int, seed: int
-) -> list[int]:
+def random_words(sentence: Sentence, word_starts: WordStartTable, policy: SpanMaskingPolicy, seed: int) -> list[int]:
     """The words that training would mask in a row like this one.
 
     Args:
         sentence: what to mask.
         word_starts: the tokenizer's table of word starts.
-        mask_ratio: share of the tokens to mask, at most.
-        max_span_length: longest span in tokens.
+        policy: how much of it, in spans of which lengths.
         seed: of the draw.
 
     Raises:
-        UserError: for a ratio out of range, or a text too short to mask a span of it.
+        UserError: for a text too short to mask a span of it.
     """
-    policy = SpanMaskingPolicy(mask_ratio=mask_ratio, max_span_length=max_span_length)
     tokens = sentence.row.shape[1] - 2
     collator = DataCollatorForSpanElectra(**_settings(sentence, word_starts, policy, seed), mask_token_id=0)
     # a first span that is cut to nothing, as training may cut one, is no picture: the next epoch draws another
-    for epoch in range(_ATTEMPTS if mask_ratio * tokens >= 1 else 0):
+    for epoch in range(_ATTEMPTS if policy.mask_ratio * tokens >= 1 else 0):
         _, masks = collator.mask(_one_row(epoch))
         masked = set(masks.masked_positions[masks.masked_valid].tolist())
         if masked:
             return [number for number, (first, _) in enumerate(sentence.words) if first in masked]
     raise UserError(
-        f"the text has {tokens} tokens, too few to mask a span of {mask_ratio:.0%} with a word left on either side; "
-        "give a longer text or a higher mask_ratio."
+        f"the text has {tokens} tokens, too few to mask a span of {policy.mask_ratio:.0%} with a word left on either "
+        "side; give a longer text or a higher mask_ratio."
     )
 
 

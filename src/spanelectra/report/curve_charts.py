@@ -68,6 +68,8 @@ def curve_chart(panel: Panel, records: list[RunRecord], curves: list[tuple[Curve
         return None
     specification = {
         "unit": panel.unit,
+        "exact": panel.is_exact,
+        "from_zero": panel.from_zero,
         "curves": drawn,
         "lines_of_reference": _lines_of_reference(panel, records, curves),
     }
@@ -83,13 +85,18 @@ def _extent(column: Column) -> list[str]:
 def _lines_of_reference(
     panel: Panel, records: list[RunRecord], curves: list[tuple[Curves, Curves]]
 ) -> list[dict[str, Any]]:
-    """Horizontal lines, one for each different value of the panel's baseline."""
-    found: dict[float, dict[str, Any]] = {}
-    for record, (_, held_out) in zip(records, curves, strict=True):
+    """Horizontal lines, one for each different value of the panel's baseline; of several each names its runs."""
+    found: dict[float, tuple[float, list[int]]] = {}
+    for place, (record, (_, held_out)) in enumerate(zip(records, curves, strict=True)):
         value = baseline(panel.baseline, record, held_out)
         if value is not None:
-            found.setdefault(round(value, 4), {"value": value, "label": BASELINES[str(panel.baseline)]})
-    return list(found.values())
+            found.setdefault(round(value, 4), (value, []))[1].append(place)
+    lines: list[dict[str, Any]] = []
+    for value, runs in found.values():
+        label = BASELINES[str(panel.baseline)]
+        owners = ", ".join(records[run].name for run in runs)
+        lines.append({"value": value, "label": f"{label}: {owners}" if len(found) > 1 else label, "runs": runs})
+    return lines
 
 
 # Baseline of a panel -> what its line is called.

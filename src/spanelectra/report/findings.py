@@ -30,8 +30,8 @@ class Finding:
 
 
 def read_findings(record: RunRecord) -> list[Finding]:
-    """What a newcomer should know of a pre-training run, the most important first."""
-    return [
+    """What a newcomer should know of a pre-training run: how far it got, what is wrong with it, and the rest."""
+    found = [
         *_progress(record),
         *_alarms(record),
         *_not_finite(record),
@@ -40,6 +40,8 @@ def read_findings(record: RunRecord) -> list[Finding]:
         *_speed(record),
         *(Finding("attention", sentence) for sentence in record.problems),
     ]
+    order: dict[State, int] = {"problem": 0, "attention": 1}
+    return [found[0], *sorted(found[1:], key=lambda finding: order.get(finding.state, 2))]
 
 
 def overall(findings: list[Finding]) -> tuple[State, str]:

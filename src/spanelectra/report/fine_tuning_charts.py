@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from spanelectra.finetuning.seed_summary import format_spread, summarise
@@ -121,15 +122,29 @@ def fine_tuning_overview(records: list[RunRecord]) -> Table:
 
 
 def fine_tuning_charts(records: list[RunRecord]) -> list[Chart]:
-    """Scores by seed for each metric, and how each seed learned."""
-    metrics = dict.fromkeys(metric for record in records for split in _SPLITS for metric in scores_of(record, split))
-    spreads = [_spread_chart(f"fine_tuning_{place}", records, metric) for place, metric in enumerate(metrics)]
-    return spreads + _learning_charts(records)
-
-
-def _spread_chart(key: str, records: list[RunRecord], metric: str) -> Chart:
-    parts, rows = [], []
+    """For each task that was learned: its metric by seed, and how each seed learned. Other metrics are in the table."""
+    exams: dict[tuple[str, str], list[int]] = {}
     for place, record in enumerate(records):
+        exams.setdefault((str(record.metrics.get("metric")), _examination(record)), []).append(place)
+    charts = []
+    for task, ((metric, examination), places) in enumerate(exams.items()):
+        name = f"{metric}, {examination}" if len(exams) > 1 and examination else metric
+        spread = _spread_chart(f"fine_tuning_{task}", records, places, metric, name)
+        charts += [spread] if spread.rows else []
+        charts += _learning_charts(f"fine_tuning_{task}", records, places, metric, name)
+    return charts
+
+
+def _examination(record: RunRecord) -> str:
+    """What tells the runs apart that were scored on other text: the preset, or the names of the files."""
+    files = [Path(str(name)).name for name in map(record.settings.get, _SPLITS) if name]
+    return str(record.settings.get("preset") or ", ".join(files))
+
+
+def _spread_chart(key: str, records: list[RunRecord], places: list[int], metric: str, name: str) -> Chart:
+    parts, rows = [], []
+    for place in places:
+        record = records[place]
         for split in _SPLITS:
             seeds = scores_of(record, split).get(metric, [])
             common = number(_baseline_scores(record, split).get(metric))
@@ -147,7 +162,7 @@ def _spread_chart(key: str, records: list[RunRecord], metric: str) -> Chart:
             ]
     return Chart(
         key,
-        f"{metric}, a dot for every seed",
+        f"{name}: a dot for every seed",
         "The box holds the middle half of the seeds, its line the median, the dashed one the mean. A cross is a seed "
         "that collapsed and is not in the box; the diamond is what the commonest answer scores. Two encoders whose "
         "dots mingle are not known to differ.",
@@ -157,24 +172,29 @@ def _spread_chart(key: str, records: list[RunRecord], metric: str) -> Chart:
     )
 
 
-def _learning_charts(records: list[RunRecord]) -> list[Chart]:
+def _learning_charts(prefix: str, records: list[RunRecord], places: list[int], metric: str, name: str) -> list[Chart]:
     charts = []
-    for key, title, sentence in (
-        ("metric", "Score on dev while learning", "One curve a seed. The best point of each is what is kept."),
-        ("loss", "Training loss", "Mean since the evaluation before. It falls on, also when dev no longer improves."),
+    for key, title, unit, sentence in (
+        ("metric", f"{name}: dev while learning", metric, "One curve a seed. The best point of each is what is kept."),
+        (
+            "loss",
+            f"{name}: training loss",
+            "mean loss",
+            "Mean since the evaluation before. It falls on, also when dev no longer improves.",
+        ),
     ):
         curves: list[dict[str, Any]] = []
-        for place, record in enumerate(records):
-            for result in seeds_of(record):
-                points = _history(result, str(record.metrics.get("metric")), key)
+        for place in places:
+            for result in seeds_of(records[place]):
+                points = _history(result, metric, key)
                 if points:
                     steps, values = zip(*points, strict=True)
                     label = f"seed {result.get('seed')}"
                     curve = {"run": place, "metric": label, "label": label, "kind": "held-out"}
                     curves.append({**curve, "places": list(steps), "values": list(values)})
         if curves:
-            specification = {"unit": "", "axis": "optimiser steps", "curves": curves, "lines_of_reference": []}
-            charts.append(Chart(f"fine_tuning_history_{key}", title, sentence, specification))
+            specification = {"unit": unit, "axis": "optimiser steps", "curves": curves, "lines_of_reference": []}
+            charts.append(Chart(f"{prefix}_{key}", title, sentence, specification))
     return charts
 
 

@@ -40,6 +40,9 @@ function smooth(values, weight) {
 // Plotly takes names and hover text for a little HTML.
 const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
 
+// A name in lines of so many characters, so that it leaves room for the picture beside it.
+const broken = (name) => (name.match(/.{1,18}/gu) ?? [""]).map(plain).join("<br>");
+
 const distinct = (items) => [...new Set(items)];
 
 // The curves of a chart that are to be seen, each with its look and its points along the horizontal axis.
@@ -59,6 +62,7 @@ function curvesToSee(chart, chosen, colours) {
     return {
       ...curve,
       owner,
+      exact: chart.exact,
       colour: curve.baseline ? colours.faint : colours.series[(several ? curve.run : series) % colours.series.length],
       dash: curve.baseline ? DASHES[2] : DASHES[series % DASHES.length],
       name: plain(parts.filter((part) => part !== null).join(" · ")),
@@ -76,7 +80,7 @@ function curveTraces(curve, smoothing) {
   if (curve.kind !== "training") {
     return [{ ...trace, mode: "lines+markers", line: { ...trace.line, width: 2.2 }, marker: { color: curve.colour, size: 6 } }];
   }
-  if (smoothing === 0 || curve.values.length < 3) return [trace];
+  if (smoothing === 0 || curve.exact || curve.values.length < 3) return [trace];
   const raw = { ...trace, opacity: 0.35, line: { ...trace.line, dash: "solid", width: 1 }, hoverinfo: "skip", hovertemplate: undefined };
   return [raw, { ...trace, y: smooth(curve.values, smoothing) }];
 }
@@ -85,10 +89,20 @@ function referenceTraces(chart, curves, colours) {
   const points = distinct(curves.flatMap((curve) => curve.points)).filter((point) => point !== null);
   if (points.length === 0) return [];
   const ends = typeof points[0] === "number" ? [points.reduce((a, b) => Math.min(a, b)), points.reduce((a, b) => Math.max(a, b))] : points;
-  return chart.lines_of_reference.map((reference) => ({
+  return referencesToSee(chart, curves).map((reference) => ({
     type: "scatter", mode: "lines", x: ends, y: ends.map(() => reference.value), name: plain(reference.label),
-    line: { color: colours.faint, dash: "5px,5px", width: 1.5 }, hovertemplate: "%{y:.5~g}",
+    line: { color: colourOfReference(chart, reference, colours), dash: "5px,5px", width: 1.5 }, hovertemplate: "%{y:.5~g}",
   }));
+}
+
+// Where runs have different lines of reference, those of the runs that are to be seen, each in the colour of its run.
+function referencesToSee(chart, curves) {
+  const runs = new Set(curves.map((curve) => curve.run)), all = chart.lines_of_reference;
+  return all.length > 1 ? all.filter((reference) => reference.runs.some((run) => runs.has(run))) : all;
+}
+
+function colourOfReference(chart, reference, colours) {
+  return chart.lines_of_reference.length > 1 ? colours.series[reference.runs[0] % colours.series.length] : colours.faint;
 }
 
 // Plotly's own legend answers to the mouse alone, and covers the axis on a small screen. Here runs have colours and
@@ -99,9 +113,9 @@ function showLegend(chart, curves, colours) {
   const labels = new Map(curves.map((curve) => [curve.label, [owners.size ? colours.faint : curve.colour, curve.dash]]));
   const entries = [...owners, ...(labels.size > 1 || !owners.size ? labels : [])];
   legend.replaceChildren(...entries.map(([entry, look]) => legendButton(chart, legend, entry, look)));
-  for (const reference of distinct(chart.lines_of_reference.map((line) => line.label))) {
+  for (const reference of referencesToSee(chart, curves)) {
     const item = document.createElement("span");
-    item.append(lineSample(colours.faint, "5px,5px"), reference);
+    item.append(lineSample(colourOfReference(chart, reference, colours), "5px,5px"), reference.label);
     legend.append(item);
   }
 }
@@ -131,21 +145,22 @@ function lineSample(colour, dash) {
   return sample;
 }
 
+// Lying boxes, for the names beside them are long.
 function spreadTraces(chart, colours) {
   const several = chart.names.length > 1;
   return chart.spread.map((part) => {
     const colour = colours.series[part.run % colours.series.length];
-    const place = several ? `${plain(part.split)}<br>${plain(chart.names[part.run])}` : plain(part.split);
+    const place = several ? `${broken(chart.names[part.run])}<br>${plain(part.split)}` : plain(part.split);
     const shared = {
-      x: part.values.map(() => place), y: part.values, text: part.remarks.map(plain),
-      hovertemplate: "%{y:.2f}, %{text}<extra></extra>",
+      orientation: "h", y: part.values.map(() => place), x: part.values, text: part.remarks.map(plain),
+      hovertemplate: "%{x:.2f}, %{text}<extra></extra>",
     };
     if (part.type !== "box") {
       const marker = part.type === "baseline" ? { symbol: "diamond", size: 11, color: colours.faint } : { symbol: "x", size: 9, color: colour };
       return { ...shared, type: "scatter", mode: "markers", name: part.type, marker };
     }
     return {
-      ...shared, type: "box", name: place, boxpoints: "all", pointpos: 0, jitter: 0.4, boxmean: true,
+      ...shared, type: "box", name: plain(part.split), boxpoints: "all", pointpos: 0, jitter: 0.4, boxmean: true,
       line: { color: colour, width: 1.5 }, marker: { color: colour, size: 8 },
     };
   });
@@ -153,24 +168,31 @@ function spreadTraces(chart, colours) {
 
 function layout(chart, chosen, colours) {
   const axis = { gridcolor: colours.line, zerolinecolor: colours.line, linecolor: colours.line };
-  const title = chart.spread ? "" : chart.axis ?? AXES[chosen.axis];
-  const x = { ...axis, title: { text: title, standoff: 8 }, zeroline: false };
-  if (chart.spread || chart.curves.some((curve) => typeof curve.places?.[0] === "string")) x.type = "category";
-  else Object.assign(x, { tickformat: "~s", hoverformat: ",.6~g", rangemode: "tozero" });
-  return {
+  const unit = { text: plain(chart.unit), standoff: 8 };
+  const shared = {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colours.text, size: 12 },
     margin: { t: 12, r: 12, b: 48, l: 62 }, hovermode: chart.spread ? "closest" : "x unified", hoverdistance: 60,
     hoverlabel: { bgcolor: colours.back, bordercolor: colours.faint, font: { color: colours.text } }, showlegend: false,
-    xaxis: x, yaxis: { ...axis, title: { text: plain(chart.unit), standoff: 8 } }, uirevision: chosen.axis,
+    uirevision: chosen.axis,
   };
+  if (chart.spread) {
+    const y = { ...axis, type: "category", dtick: 1, automargin: true, autorange: "reversed" };
+    return { ...shared, xaxis: { ...axis, title: unit, zeroline: false }, yaxis: y };
+  }
+  const x = { ...axis, title: { text: chart.axis ?? AXES[chosen.axis], standoff: 8 }, zeroline: false };
+  if (chart.curves.some((curve) => typeof curve.places?.[0] === "string")) x.type = "category";
+  else Object.assign(x, { tickformat: "~s", hoverformat: ",.6~g", rangemode: "tozero" });
+  return { ...shared, xaxis: x, yaxis: { ...axis, title: unit, rangemode: chart.from_zero ? "tozero" : "normal" } };
 }
 
 function draw(chart) {
   const place = document.getElementById(`chart-${chart.key}`);
   const chosen = choices(), colours = theme();
   let traces;
-  if (chart.spread) traces = spreadTraces(chart, colours);
-  else {
+  if (chart.spread) {
+    traces = spreadTraces(chart, colours);
+    place.style.height = `${6 + 4 * distinct(traces.map((trace) => trace.y[0])).length}rem`;
+  } else {
     const curves = curvesToSee(chart, chosen, colours);
     showLegend(chart, curves, colours);
     const seen = curves.filter((curve) => !chart.off?.has(curve.owner) && !chart.off?.has(curve.label));
@@ -193,19 +215,21 @@ function readByKeys(chart) {
       return;
     }
     const read = place.data.map((trace, number) => ({ trace, number })).filter(({ trace }) => trace.hoverinfo !== "skip");
-    const stops = distinct(read.flatMap(({ trace }) => [...trace.x])).filter((stop) => stop !== null);
+    const [along, across] = chart.spread ? ["y", "x"] : ["x", "y"];
+    const stops = distinct(read.flatMap(({ trace }) => [...trace[along]])).filter((stop) => stop !== null);
     if (typeof stops[0] === "number") stops.sort((a, b) => a - b);
     at = Math.max(0, Math.min(stops.length - 1, at + (event.key === "ArrowRight" ? 1 : -1)));
     const hits = read.flatMap(({ trace, number }) =>
-      [...trace.x].flatMap((x, point) => (x === stops[at] && trace.y[point] !== null ? [{ curveNumber: number, pointNumber: point }] : [])));
+      [...trace[along]].flatMap((stop, point) => (stop === stops[at] && trace[across][point] !== null ? [{ curveNumber: number, pointNumber: point }] : [])));
     Plotly.Fx.hover(place, hits);
     const decode = new DOMParser();
+    const text = (html) => decode.parseFromString(html.replaceAll("<br>", " "), "text/html").body.textContent;
     const values = hits.map((hit) => {
       const trace = place.data[hit.curveNumber];
-      const name = decode.parseFromString(trace.name ?? "", "text/html").body.textContent;
-      return `${name} ${Number(trace.y[hit.pointNumber].toPrecision(5))}`;
+      const name = text(trace.text?.[hit.pointNumber] ?? trace.name ?? "");
+      return `${name} ${Number(trace[across][hit.pointNumber].toPrecision(5))}`;
     });
-    const where = typeof stops[at] === "number" ? Number(stops[at].toPrecision(6)).toLocaleString("en") : stops[at];
+    const where = typeof stops[at] === "number" ? Number(stops[at].toPrecision(6)).toLocaleString("en") : text(stops[at]);
     reading.textContent = `${place.layout.xaxis.title.text} ${where}: ${values.join(", ")}`;
   });
 }

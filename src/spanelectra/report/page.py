@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from plotly.offline import get_plotlyjs
 from rich.console import Console
 
@@ -34,6 +35,7 @@ LEFT_OUT = "left out, for it takes the model a while. Make this page again with:
 
 _FILES = Path(__file__).parent
 _BADGES = {"good": "Good", "attention": "Look", "problem": "Problem", "note": "Note"}
+_FLAG = re.compile(r"--[a-z]\w*")
 # Of the curves of training, at first; short histories are shown as they are.
 _SMOOTHING, _SHORT_HISTORY = 0.6, 20
 
@@ -136,7 +138,13 @@ def _template() -> Any:
     environment = Environment(
         loader=FileSystemLoader(_FILES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
+    environment.filters["flags"] = _with_flags
     return environment.get_template("page.html.jinja")
+
+
+def _with_flags(sentence: str) -> Markup:
+    """A sentence, escaped, whose flags of the command line are not broken over two lines."""
+    return Markup(_FLAG.sub(r"<code>\g<0></code>", str(escape(sentence))))
 
 
 def _own_file(name: str) -> Markup:

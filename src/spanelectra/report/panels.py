@@ -20,6 +20,8 @@ class Panel:
         baseline: which line of reference is drawn, see :func:`spanelectra.report.curve_charts.baseline`.
         needs: groups of metrics; without one of each group there is nothing to compare, and no picture.
         only_above_zero: no picture where all is 0.
+        is_exact: known without noise, and so never smoothed.
+        from_zero: the vertical axis begins at 0.
     """
 
     key: str
@@ -30,6 +32,8 @@ class Panel:
     baseline: str | None = None
     needs: tuple[frozenset[str], ...] = ()
     only_above_zero: bool = False
+    is_exact: bool = False
+    from_zero: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,11 @@ SECTIONS = (
             Panel(
                 "loss",
                 "All losses together",
-                {"loss": "mean", "loss_max": "largest of a batch"},
-                "weighted sum",
-                "The sum that is optimised, each loss times its weight. In joint training it jumps at the step where "
-                "the discriminator joins; held-out points hold all losses from the start.",
+                {"loss": "weighted sum"},
+                "weighted sum of nats",
+                "The sum that is optimised, each loss times its weight: runs with other objectives or weights do not "
+                "compare here. In joint training it jumps at the step where the discriminator joins; held-out points "
+                "hold all losses from the start.",
             ),
             Panel(
                 "mlm_loss",
@@ -207,21 +212,37 @@ SECTIONS = (
                 "that broke something: lower the learning rate.",
             ),
             Panel(
+                "largest_sum",
+                "Largest weighted sum of a single batch",
+                {"loss_max": "weighted sum"},
+                "weighted sum of nats",
+                "The same for all losses together, each times its weight.",
+            ),
+            Panel(
                 "left_out",
                 "Steps left out",
                 {"nonfinite_steps": "so far", "nonfinite_steps_in_a_row": "in a row"},
                 "steps",
                 "Their loss or gradient was no number, and so they changed nothing.",
                 only_above_zero=True,
+                is_exact=True,
             ),
-            Panel("learning_rate", "Learning rate", {"learning_rate": "learning rate"}, "", "Warm-up, then decay."),
+            Panel(
+                "learning_rate",
+                "Learning rate",
+                {"learning_rate": "learning rate"},
+                "learning rate",
+                "Warm-up, then decay.",
+                is_exact=True,
+            ),
             Panel(
                 "grad_norm",
                 "Gradient norm",
                 {"grad_norm": "gradient norm"},
-                "",
+                "Euclidean norm",
                 "Before clipping. Single spikes are clipped and harmless; a norm that grows for long precedes "
                 "divergence.",
+                from_zero=True,
             ),
         ),
     ),
@@ -237,6 +258,7 @@ SECTIONS = (
                 {"tokens_per_second": "tokens a second"},
                 "tokens per second",
                 "Dips mean that the machine was shared or waited for data.",
+                from_zero=True,
             ),
             Panel(
                 "model_flops_utilisation",
@@ -245,6 +267,7 @@ SECTIONS = (
                 "share of the machine's peak",
                 "The model's arithmetic per second, as a share of what a large matrix product reached on this machine "
                 "when the run began.",
+                from_zero=True,
             ),
         ),
     ),
@@ -256,7 +279,7 @@ def sections_for(metrics: Iterable[str]) -> list[Section]:
     present = list(dict.fromkeys(metrics))
     known = {name for section in SECTIONS for panel in section.panels for name in panel.metrics}
     others = tuple(
-        Panel(f"other_{place}", name.replace("_", " "), {name: name}, "", "A number of the log.")
+        Panel(f"other_{place}", name.replace("_", " "), {name: name}, name.replace("_", " "), "A number of the log.")
         for place, name in enumerate(present)
         if name not in known
     )

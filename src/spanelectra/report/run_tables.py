@@ -19,6 +19,7 @@ from spanelectra.report.tolerance import listed, mapping, number
 from spanelectra.report.words import duration, short
 from spanelectra.training_args import PretrainingArguments
 
+_UNKNOWN = "–"
 # Shown among data and machine, or of no consequence for what is learned.
 _ELSEWHERE = {"data", "out_dir", "resume", "overwrite", "quiet", "seed", "stage", "method", "recipe", "objectives"}
 
@@ -42,7 +43,9 @@ def overview(records: list[RunRecord]) -> Table:
 def _describe(record: RunRecord) -> dict[str, str]:
     settings, metrics, machine = record.settings, record.metrics, record.environment
     versions = mapping(machine.get("versions", metrics.get("versions")))
-    seconds, peak = number(metrics.get("wall_seconds")), number(metrics.get("peak_memory_mib"))
+    peak = number(metrics.get("peak_memory_mib"))
+    clock = [number(line.get("wall_seconds")) for line in record.lines(held_out=False)]
+    seconds = number(metrics.get("wall_seconds")) or max([time for time in clock if time is not None], default=None)
     cells = {
         "directory": str(record.directory),
         "method and stage": _join(", stage ", settings.get("method"), settings.get("stage")),
@@ -151,13 +154,15 @@ def settings_table(records: list[RunRecord], *, all_settings: bool) -> Table:
     names = dict.fromkeys(name for record in records for name in record.settings)
     rows: list[list[str]] = []
     for name in names:
-        values = [record.settings.get(name) for record in records]
+        # a run that was made before there was this setting knows nothing of it
+        values = [record.settings.get(name, _UNKNOWN) for record in records]
         default = [settings.get(name) for settings in defaults]
-        differs = any(value != usual for value, usual in zip(values, default, strict=True))
-        if name in _ELSEWHERE or not (all_settings or differs or any(value != values[0] for value in values)):
+        known = [value for value in values if value != _UNKNOWN]
+        differs = any(value not in (usual, _UNKNOWN) for value, usual in zip(values, default, strict=True))
+        if name in _ELSEWHERE or not (all_settings or differs or any(value != known[0] for value in known)):
             continue
         cells = [
-            _cell(value) + (" *" if value != recipe.get(name) else "")
+            _cell(value) + (" *" if value not in (recipe.get(name), _UNKNOWN) else "")
             for value, recipe in zip(values, recipes, strict=True)
         ]
         rows.append([name, " or ".join(dict.fromkeys(map(_cell, default))), *cells])
