@@ -4,9 +4,9 @@
 
 Every step runs in a process of its own, so that memory is its own; the processes take turns of about a second, round
 after round, so that a busy moment hits all of them. Reported are medians over rounds, and the middle half's spread.
-Ratios are taken within a round. Utilisation is (FLOPs that the step needs) / (seconds x the matrix-product peak of the
-same round): only scored positions count as needed, so a step that projects every position to the vocabulary is
-charged for it. On a GPU all steps run under bfloat16 autocast.
+Ratios are taken within a round, to the naive step with the same dropout. Utilisation is (FLOPs that the step needs) /
+(seconds x the matrix-product peak of the same round): only scored positions count as needed, so a step that projects
+every position to the vocabulary is charged for it. On a GPU all steps run under bfloat16 autocast.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from typing import Any
 from results_page import replace_section, table
 
 ROOT = Path(__file__).parent.parent
-NAIVE = "naive Hugging Face"
 PEAK = "matrix-product peak"
 
 
@@ -57,12 +56,20 @@ class Gate:
 
 def work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int, device_name: str) -> None:
     """A process: one step, run when the parent says so."""
+    try:
+        _work(pipe, name, shape_name, rows, threads, device_name)
+    except Exception as error:  # whatever a peer raises, the others go on
+        traceback.print_exc()
+        pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
+
+
+def _work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int, device_name: str) -> None:
     import torch
 
     from spanelectra.environment import peak_device_memory_mib
     from spanelectra.flops import measure_peak_flops
     from spanelectra.memory import keep_freed_memory, peak_memory_mib
-    from training_steps import SHAPES, STEPS, Bench, run_trainer
+    from training_steps import OBJECTIVES, SHAPES, STEPS, Bench, run_trainer
 
     torch.set_num_threads(threads)
     device = torch.device(device_name)
@@ -81,7 +88,7 @@ def work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int,
             keep_freed_memory()
         bench = Bench(SHAPES[shape_name], rows, device, choice.dropout, choice.compiled)
         if choice.make is None:
-            flops = bench.flops("mlm", "sbgo", "ato", "sbpo")
+            flops = bench.flops(*OBJECTIVES)
             run_trainer(bench, gate.after_step)
         else:
             step, flops = choice.make(bench)
@@ -90,52 +97,75 @@ def work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int,
                 gate.after_step()
     except Finished:
         pipe.send({"flops": flops, "peak_memory_mib": peak_device_memory_mib() if on_gpu else peak_memory_mib()})
-    except Exception as error:  # whatever a peer raises, the others go on
-        traceback.print_exc()
-        pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"[:200])
 
 
-def measure(names: list[str], arguments: argparse.Namespace, rows: Path, threads: int, device: str) -> dict[str, Any]:
+class Worker:
+    """The parent's side of a process."""
+
+    def __init__(self, name: str, arguments: argparse.Namespace, rows: Path, device: str) -> None:
+        import torch.multiprocessing as multiprocessing
+
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        settings = (theirs, name, arguments.shape, rows, arguments.threads, device)
+        self.process = context.Process(target=work, args=settings, daemon=True)
+        self.process.start()
+        # held open here, a process that is killed would never be noticed
+        theirs.close()
+        self.receive()
+
+    def receive(self) -> Any:
+        """An answer; raises :class:`LeftOut` where there is none."""
+        try:
+            answer = self.pipe.recv()
+        except EOFError:
+            self.process.join(10)
+            raise LeftOut(f"the process ended with {self.process.exitcode}") from None
+        if isinstance(answer, str):
+            raise LeftOut(answer)
+        return answer
+
+    def ask(self, count: int) -> Any:
+        """Seconds of so many steps, or what the process has to say at its end, for 0."""
+        self.pipe.send(count)
+        return self.receive()
+
+
+class LeftOut(RuntimeError):
+    """A step does not run here; the message says why."""
+
+
+def measure(names: list[str], arguments: argparse.Namespace, rows: Path, device: str) -> dict[str, Any]:
     """Let the steps take turns; returns seconds a step by name and round, and the peak of each round."""
-    import torch.multiprocessing as multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    pipes: dict[str, Connection] = {}
-    processes = []
+    peak = Worker(PEAK, arguments, rows, device)
+    workers: dict[str, Worker] = {}
     failed: dict[str, str] = {}
     counts: dict[str, int] = {}
-    for name in [PEAK, *names]:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=work, args=(theirs, name, arguments.shape, rows, threads, device), daemon=True)
-        process.start()
-        processes.append(process)
-        answer = ours.recv()
-        if isinstance(answer, str):
-            failed[name] = answer
-            print(f"{name}: left out ({answer})", file=sys.stderr)
+    for name in names:
+        try:
+            workers[name] = Worker(name, arguments, rows, device)
+            workers[name].ask(1)
+            seconds = workers[name].ask(2) / 2
+        except LeftOut as error:
+            failed[name] = str(error)
+            print(f"{name}: left out ({error})", file=sys.stderr)
             continue
-        pipes[name] = ours
-        if name != PEAK:
-            for steps in (1, 2):
-                ours.send(steps)
-                seconds = ours.recv() / steps
-            counts[name] = max(1, round(arguments.seconds / seconds))
-            print(f"{name}: ready, {seconds:.3f} s a step", file=sys.stderr)
+        counts[name] = max(1, round(arguments.seconds / seconds))
+        print(f"{name}: ready, {seconds:.3f} s a step", file=sys.stderr)
     seconds_a_step: dict[str, list[float]] = {name: [] for name in counts}
     peaks = []
     for number in range(arguments.rounds):
-        pipes[PEAK].send(1)
-        peaks.append(pipes[PEAK].recv())
+        peaks.append(peak.ask(1))
         # forwards and backwards by turns, so that a drift of the machine favours nobody
         for name in list(counts)[:: 1 if number % 2 == 0 else -1]:
-            pipes[name].send(counts[name])
-            seconds_a_step[name].append(pipes[name].recv() / counts[name])
-    about = {}
-    for name, pipe in pipes.items():
-        pipe.send(0)
-        about[name] = pipe.recv()
-    for process in processes:
-        process.join(10)
+            try:
+                seconds_a_step[name].append(workers[name].ask(counts[name]) / counts[name])
+            except LeftOut as error:
+                failed[name] = str(error)
+                del counts[name], seconds_a_step[name]
+    about = {name: workers[name].ask(0) for name in counts}
+    for worker in [peak, *workers.values()]:
+        worker.process.terminate()
     return {"seconds": seconds_a_step, "peaks": peaks, "about": about, "failed": failed}
 
 
@@ -149,9 +179,11 @@ def quartiles(values: list[float]) -> tuple[float, float]:
 
 def make_rows(measured: dict[str, Any], tokens: int) -> list[dict[str, Any]]:
     """One dictionary a step, of medians."""
+    from training_steps import STEPS
+
     rows = []
     for name, seconds in measured["seconds"].items():
-        naive = measured["seconds"].get(NAIVE)
+        naive = measured["seconds"].get(STEPS[name].baseline)
         about = measured["about"][name]
         rates = [tokens / value for value in seconds]
         first, third = quartiles(rates)
@@ -181,17 +213,18 @@ def compare(measured: dict[str, Any], faster: str, slower: str) -> dict[str, Any
     return {"faster": faster, "slower": slower, "ratio": statistics.median(ratios), "quartiles": quartiles(ratios)}
 
 
-# what the targets are about: (faster, slower)
+# (faster, slower): the same dropout on both sides
 COMPARISONS = [
-    ("ours without boundary heads", NAIVE),
+    ("ours without boundary heads", "naive Hugging Face"),
     ("ours without boundary heads", "electra-pytorch"),
-    ("ours without boundary heads, no dropout", NAIVE),
     ("ours without boundary heads, no dropout", "naive Hugging Face, no dropout"),
+    ("ours without boundary heads, no dropout", "electra-pytorch, no dropout"),
     ("ours without boundary heads, no dropout", "ours, no dropout"),
     ("ours, no dropout", "plain MLM, no dropout"),
+    ("ours, no dropout", "ours"),
     ("ours, no dropout, compiled", "ours, no dropout"),
     ("ours, no dropout", "ours, no dropout, freed memory returned"),
-    ("naive Hugging Face, no dropout, freed memory kept", "naive Hugging Face, no dropout"),
+    ("naive Hugging Face, no dropout", "naive Hugging Face, no dropout, freed memory returned"),
     ("ours, no dropout", "ours, no dropout, in the trainer"),
 ]
 
@@ -262,7 +295,7 @@ def main() -> None:
     device = arguments.device if arguments.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as temporary:
         rows = prepare_rows(arguments.work_dir or Path(temporary), shape.length)
-        measured = measure(names, arguments, rows, arguments.threads, device)
+        measured = measure(names, arguments, rows, device)
     environment = describe_environment()
     processor = f"{environment['processor']}, threads: {arguments.threads}"
     result = {
@@ -285,7 +318,10 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if arguments.page:
-        replace_section(ROOT / "docs" / "throughput.md", f"{arguments.shape} {device} {arguments.threads}", text)
+        page = ROOT / "docs" / "throughput.md"
+        if not page.is_file():
+            page.write_text("# Throughput\n", encoding="utf-8")
+        replace_section(page, f"{arguments.shape} {device} {arguments.threads}", text)
 
 
 if __name__ == "__main__":

@@ -141,3 +141,16 @@ def test_bfloat16_logits_get_a_bfloat16_gradient():
     vocabulary_loss(logits, torch.randint(0, 50, (2, 3))).backward()
     assert logits.grad.dtype == torch.bfloat16
     torch.testing.assert_close(logits.grad.float().sum(-1), torch.zeros(2, 3), atol=2e-3, rtol=0)
+
+
+def test_what_is_not_scored_may_be_anything():
+    logits = torch.zeros(1, 2, 4)
+    logits[0, 0, 0] = -torch.inf
+    assert vocabulary_loss(logits, torch.tensor([[IGNORE_INDEX, 1]])).item() == pytest.approx(math.log(4))
+
+
+def test_a_second_derivative_is_refused():
+    logits = torch.randn(1, 2, 4, requires_grad=True)
+    (gradient,) = torch.autograd.grad(vocabulary_loss(logits, torch.tensor([[0, 1]])), logits, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        gradient.square().sum().backward()

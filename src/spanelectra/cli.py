@@ -48,7 +48,7 @@ POSITIONAL: dict[str, tuple[str, str | None, str]] = {
 }
 _LOG_LEVEL_HELP = (
     "debug, info, warning, error or critical, also of transformers, datasets and torch: info says all that is said by "
-    "default and the libraries' own remarks, warning leaves alarms, error what --quiet leaves"
+    "default and the libraries' own remarks, warning leaves alarms and warnings, error (as --quiet) only errors"
 )
 
 
@@ -209,6 +209,9 @@ def main(argv: list[str] | None = None) -> int:
         rest = _checked_flags(rest, _kinds(command, function))
         with _chosen_log_level(rest):
             if command in SETTINGS:
+                from spanelectra.memory import keep_freed_memory
+
+                keep_freed_memory()
                 _run_with_settings(command, parser, rest, function)
             else:
                 values = vars(parser.parse_args(rest))
@@ -238,12 +241,12 @@ def _explain_file_error(error: OSError) -> int:
 
 
 def _explain_run_error(error: RuntimeError) -> int:
-    """Exit code of a run that was stopped or diverged; anything else is a defect and keeps its trace."""
-    from spanelectra.callbacks import RunStopped, TrainingDiverged
+    """Exit code of a run that was stopped or failed for a known reason; anything else is a defect and keeps its trace."""
+    from spanelectra.callbacks import RunFailed, RunStopped
 
     if isinstance(error, RunStopped):
         return error.exit_code
-    if isinstance(error, TrainingDiverged):
+    if isinstance(error, RunFailed):
         print(f"error: {error}", file=sys.stderr)
         return 1
     raise error

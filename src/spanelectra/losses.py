@@ -25,10 +25,11 @@ def vocabulary_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 class _MeanCrossEntropy(torch.autograd.Function):
-    """As ``F.cross_entropy``, with one pass over the vocabulary on the way back where torch makes four.
+    """The mean of ``F.cross_entropy`` over scored rows, with fewer passes over the vocabulary.
 
-    What is kept for the backward pass are the probabilities, of which the gradient is a multiple but for one entry a
-    row. See docs/log.md for what it saves.
+    Kept for the backward pass are probabilities, of which the gradient is a multiple but for one entry a row; torch
+    keeps their logarithms, fills a gradient with zeros and takes exponentials then. Once differentiable, and not for
+    ``torch.vmap``.
     """
 
     @staticmethod
@@ -38,11 +39,14 @@ class _MeanCrossEntropy(torch.autograd.Function):
         scored = labels != IGNORE_INDEX
         targets = labels.where(scored, 0).unsqueeze(-1)
         share = scored / scored.sum().clamp(min=1)
-        loss = -(log_probabilities.gather(-1, targets).squeeze(-1) * share).sum()
-        context.save_for_backward(log_probabilities.exp_(), targets, share.unsqueeze(-1))
-        return loss
+        # what is not scored may be anything, even no number
+        losses = -log_probabilities.gather(-1, targets).squeeze(-1).where(scored, 0.0)
+        if context.needs_input_grad[0]:
+            context.save_for_backward(log_probabilities.exp_(), targets, share.unsqueeze(-1))
+        return (losses * share).sum()
 
     @staticmethod
+    @torch.autograd.function.once_differentiable
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         probabilities, targets, share = context.saved_tensors
         factors = gradient * share

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import sys
 
-# glibc's malloc.h: what mallopt's parameters are called there
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+# of glibc's malloc.h: M_TRIM_THRESHOLD (-1: never), M_TOP_PAD (bytes), M_MMAP_MAX
+_KEEPS_ALL = {-1: -1, -2: 64 << 20, -4: 0}
 
 
 def peak_memory_mib() -> float:
@@ -27,13 +28,14 @@ def keep_freed_memory() -> bool:
     """Have malloc keep what is freed for what is asked for next, instead of returning it to the system.
 
     Every training step frees and asks for the same blocks. glibc maps large ones anew each time, and the system fills
-    each page with zeros at its first touch: an eighth of a step of the tiny recipe. Other allocators keep them anyway.
+    each page with zeros at its first touch: up to an eighth of a small model's step (docs/log.md, "Speed"). Other
+    allocators keep them anyway. For the whole process, and for good; the commands call it, not the functions.
 
     Returns:
-        Whether anything was changed: only glibc is.
+        Whether anything was changed: only glibc is, and only where the user's environment does not tune it.
     """
-    if platform.libc_ver()[0] != "glibc":
+    tuned = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if tuned or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    wanted = {_M_MMAP_MAX: 0, _M_TRIM_THRESHOLD: 2**31 - 1, _M_TOP_PAD: 64 << 20}
-    return all(mallopt(ctypes.c_int(name), ctypes.c_int(value)) == 1 for name, value in wanted.items())
+    return all(mallopt(name, value) == 1 for name, value in _KEEPS_ALL.items())

@@ -32,7 +32,6 @@ from spanelectra.environment import process_rank
 from spanelectra.errors import UserError
 from spanelectra.finetuning.probe_callback import ProbeCallback
 from spanelectra.health import HealthMonitor
-from spanelectra.memory import keep_freed_memory
 from spanelectra.model_building import (
     build_model,
     compile_encoders,
@@ -95,7 +94,6 @@ def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
 def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     """A session of a run, from its start or a checkpoint to its end or a numerical breakdown."""
     check_launcher()
-    keep_freed_memory()
     # of several processes the first one speaks and writes
     is_first = process_rank() == 0
     console = make_console(arguments.quiet or not is_first)
@@ -275,6 +273,7 @@ def _probe_while_training(
     except UserError as error:
         if not goes_on:
             raise
-        sentence = f"the encoder is probed no more, for its tasks are not what they were at the start: {error}"
-        monitor.alarms.append(sentence)
-        sound_alarm(console, sentence)
+        sentence = "the encoder is probed no more, for its tasks are not what they were at the start"
+        # what is kept goes out with an export, and the error tells where the tasks lay
+        monitor.alarms.append(f"{sentence}.")
+        sound_alarm(console, f"{sentence}: {error}")

@@ -38,7 +38,7 @@ from spanelectra.finetuning.task_directory import (
 from spanelectra.finetuning.task_models import build_task_model, fold_target_scale
 from spanelectra.finetuning.task_trainer import FineTuningTrainer
 from spanelectra.flops import count_parameters
-from spanelectra.memory import keep_freed_memory, peak_memory_mib
+from spanelectra.memory import peak_memory_mib
 
 
 def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
@@ -61,7 +61,6 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
     settings.check()
     if process_count() > 1:
         raise UserError("fine-tuning runs in one process; start it without torchrun.")
-    keep_freed_memory()
     console = make_console(settings.quiet)
     calm_transformers()
     run = check_run_directory(settings)

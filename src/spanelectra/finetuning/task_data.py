@@ -102,7 +102,8 @@ def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any
         dev, train = _hold_out(task, train, max(1, round(fraction * len(train))), settings.seed)
         if not train:
             raise UserError(
-                f"{settings.train} has {examples_in_file} example(s): dev {settings.dev} leaves none to train on."
+                f"{settings.train} has {examples_in_file} example(s): dev {settings.dev} leaves none to train on. (What "
+                "has the same text or context is held out together.)"
             )
         dev_path = settings.train
     task.fit(train)
@@ -149,9 +150,12 @@ def _hold_out(task: Task, examples: list[Any], count: int, seed: int) -> tuple[l
         of_input.setdefault(key, []).append(index)
     held: set[int] = set()
     for index in np.random.default_rng(seed).permutation(len(examples)).tolist():
-        if len(held) >= count:
-            break
-        held.update(of_input[keys[index]])
+        together = of_input[keys[index]]
+        # what is too many at once stays in training: half of a file may be one empty answer
+        if index not in held and len(held) + len(together) <= count:
+            held.update(together)
+    if not held:
+        held.update(min(of_input.values(), key=len))
     dev = [example for index, example in enumerate(examples) if index in held]
     return dev, [example for index, example in enumerate(examples) if index not in held]
 
