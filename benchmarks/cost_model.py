@@ -32,7 +32,7 @@ from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.encoder_families import make_encoder_config, scale_encoder_config
 from spanelectra.environment import describe_environment
 from spanelectra.flops import count_parameters, row_training_flops
-from spanelectra.memory import peak_memory_mib
+from spanelectra.memory import keep_freed_memory, peak_memory_mib
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.optimization import build_optimizer
 from spanelectra.recipe_files import load_recipe
@@ -127,6 +127,8 @@ def kept_bytes(model: SpanElectraForPreTraining, rows: int, length: int, vocabul
 
 def measure(point: int, steps: int = 8) -> dict[str, Any]:
     """One shape in this process: processor seconds a step, peak memory, and what the model predicts from."""
+    # as `pretrain` does
+    keep_freed_memory()
     encoder, hidden, layers, heads, inner, vocabulary, rows, length = POINTS[point]
     torch.manual_seed(0)
     torch.set_num_threads(1)

@@ -274,15 +274,15 @@ def main() -> None:
     if arguments.engine:
         run_engine(arguments.engine, work, arguments.only, arguments.seconds, arguments.memory)
         return
+    promised = list(targets(work))
     if arguments.only_sum_up:
-        write_results(work, arguments.results)
+        write_results(work, arguments.results, promised)
         return
-    make_inputs(work)
     engines = ["random", "atheris"] if importlib.util.find_spec("atheris") else ["random"]
     command = [sys.executable, __file__, *sys.argv[1:], "--seconds", str(arguments.seconds / len(engines)), "--engine"]
     processes = [subprocess.Popen([*command, engine]) for engine in engines]
     codes = [process.wait() for process in processes]
-    write_results(work, arguments.results)
+    write_results(work, arguments.results, promised)
     if any(codes):
         raise SystemExit(f"engines ended with {codes}")
 

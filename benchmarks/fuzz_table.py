@@ -18,8 +18,14 @@ def slug(name: str) -> str:
     return name.replace("/", "-")
 
 
-def write_results(work: Path, file: Path) -> None:
-    """Sum up the tallies, as JSON and as a table."""
+def write_results(work: Path, file: Path, promised: list[str]) -> None:
+    """Sum up the tallies, as JSON and as a table.
+
+    Args:
+        work: where tallies and crashes are.
+        file: of the JSON.
+        promised: every target there is, tried or not.
+    """
     from spanelectra.environment import library_versions
 
     results: dict[str, Any] = {}
@@ -38,7 +44,8 @@ def write_results(work: Path, file: Path) -> None:
     seconds = sum(sum(total["processor_seconds"].values()) for total in results.values())
     summary = {key: sum(total[key] for total in results.values()) for key in (*COUNTS, "seconds")}
     summary["processor_seconds"] = round(seconds, 1)
-    file.write_text(json.dumps({"versions": library_versions(), "total": summary, "readers": results}, indent=2) + "\n")
+    content = {"versions": library_versions(), "total": summary, "promised": sorted(map(slug, promised))}
+    file.write_text(json.dumps({**content, "readers": results}, indent=2) + "\n")
     print("| reader | cases | taken | refused in a sentence | defects found, mended | open | minutes |")
     print("|---|---|---|---|---|---|---|")
     for name, total in results.items():
@@ -48,6 +55,6 @@ def write_results(work: Path, file: Path) -> None:
             f"{len(total['open'])} | {minutes:.1f} |"
         )
     print(
-        f"{summary['cases']:,} cases in {seconds / 60:.1f} minutes of processor time "
-        f"({summary['seconds'] / 60:.0f} by the clock, both engines)"
+        f"{len(results)} of {len(promised)} readers, {summary['cases']:,} cases in {seconds / 60:.1f} minutes of "
+        f"processor time ({summary['seconds'] / 60:.0f} by the clock, both engines)"
     )

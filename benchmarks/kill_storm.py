@@ -40,6 +40,7 @@ import spanelectra.data.packing
 import spanelectra.data.tokenization
 import spanelectra.run_report
 import spanelectra.trainer
+from checked_out import checked_out
 from spanelectra.atomic_files import file_digest, find_damage, write_json
 from spanelectra.callbacks import RunStopped, read_history
 from spanelectra.checkpointing import CONFIG_NAME, HISTORY_NAME, list_checkpoints, newest_complete_checkpoint
@@ -332,7 +333,8 @@ def main() -> None:
     parser.add_argument("--inside", type=int, default=30, help="of these inside a write")
     parser.add_argument("--results", type=Path, default=ROOT / "docs" / "kill_storm.json")
     arguments = parser.parse_args()
-    results: dict[str, Any] = {"versions": library_versions(), "commands": {}}
+    state = checked_out("src", "benchmarks/kill_storm.py")
+    results: dict[str, Any] = {"versions": library_versions(), **state, "commands": {}}
     for storm in make_storms(arguments.work_dir.resolve()):
         share = 1 if storm.name == "pretrain" else 4
         results["commands"][storm.name] = dataclasses.asdict(

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from checked_out import ROOT, at
+
 RESULTS = ROOT / "docs" / "reliability.json"
 
 
@@ -36,7 +37,9 @@ class Figures:
 
     def __init__(self) -> None:
         self.tests: dict[str, dict[str, Any]] = read_json(RESULTS).get("tests", {})
-        self.storm: dict[str, Any] = read_json(ROOT / "docs" / "kill_storm.json").get("commands", {})
+        storms = read_json(ROOT / "docs" / "kill_storm.json")
+        self.storm: dict[str, Any] = storms.get("commands", {})
+        self.storm_at = at(storms)
         self.fuzzing: dict[str, Any] = read_json(ROOT / "docs" / "fuzz.json")
 
     def measured(self, test: str, name: str, places: int = 1) -> str:
@@ -56,28 +59,34 @@ def _of_storms(figures: Figures, names: tuple[str, ...]) -> str:
     finished = sum(s["finished"] for s in storms)
     return (
         f"{kills} kills, {inside} of them proven to fall inside a write; {lost} complete directories damaged or lost; "
-        f"{finished} times the command finished, equal to the bit to one that nobody disturbed"
+        f"{finished} times the command finished, equal to the bit to one that nobody disturbed "
+        f"(measured {figures.storm_at})"
     )
 
 
 def _of_fuzzing(figures: Figures) -> str:
     if not figures.fuzzing:
         return "(not measured yet)"
-    total, readers = figures.fuzzing["total"], figures.fuzzing["readers"]
+    total, readers, promised = (figures.fuzzing[key] for key in ("total", "readers", "promised"))
     found = sum(len(reader["mended"]) + len(reader["open"]) for reader in readers.values())
     left = sum(len(reader["open"]) for reader in readers.values())
     return (
-        f"{total['cases']:,} files for {len(readers)} readers in {total['processor_seconds'] / 60:.0f} minutes of "
-        f"processor time ({total['seconds'] / 60:.0f} by the clock on a busy machine); {found} kinds of defect found, "
+        f"{_counted(total['cases'], 'file')} for {len(readers)} of {_counted(len(promised), 'reader')}, "
+        f"{_counted(round(total['processor_seconds'] / 60), 'minute')} of processor time "
+        f"({total['seconds'] / 60:.0f} by the clock on a busy machine); {_counted(found, 'kind')} of defect found, "
         f"{left} open"
     )
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def _of_terminations(figures: Figures) -> str:
     storm = figures.storm["pretrain"]
     return (
         f"{storm['terminations']} SIGTERMs at random moments; the slowest took "
-        f"{storm['slowest_termination_seconds']:.1f} s"
+        f"{storm['slowest_termination_seconds']:.1f} s (measured {figures.storm_at})"
     )
 
 

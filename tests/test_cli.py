@@ -15,10 +15,11 @@ import pytest
 import yaml
 
 from spanelectra import evaluation, export, pretraining, quickstart
-from spanelectra.callbacks import RunStopped
+from spanelectra.callbacks import RunStopped, TrainingDiverged
 from spanelectra.cli import COMMANDS, main
 from spanelectra.finetuning import fine_tuning, probing
 from spanelectra.recipe_files import RECIPES_DIRECTORY
+from spanelectra.several_processes import ProcessLost
 
 
 def run(*arguments: str) -> int:
@@ -159,6 +160,15 @@ def test_an_evaluation_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_that_was_stopped_exits_as_its_signal_says(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch, fine_tuning, "finetune", RunStopped(code - 128))
     assert run("finetune", "--task", "token") == code
+
+
+@pytest.mark.parametrize("error", [ProcessLost("another one has ended"), TrainingDiverged("the loss is nan")])
+def test_a_run_that_failed_says_why_without_a_trace(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(monkeypatch, pretraining, "pretrain", error)
+    assert run("pretrain", "--resume", "RUN") == 1
+    assert capsys.readouterr().err == f"error: {error}\n"
 
 
 def test_quickstart_needs_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

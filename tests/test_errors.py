@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from spanelectra.cli import main
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError, did_you_mean, reason_of
 
 
 @pytest.mark.parametrize(
@@ -51,3 +51,9 @@ def test_a_users_mistake_ends_with_2_and_a_defect_with_its_trace(
 def test_it_imports_nothing_heavy() -> None:
     code = "import sys, spanelectra.errors; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'rich')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_reason_of_a_foreign_error_is_a_line_of_it():
+    assert reason_of(ValueError("first\nsecond")) == "first"
+    assert reason_of(ValueError()) == "ValueError"
+    assert len(reason_of(ValueError("one of " + "name, " * 9000))) == 300

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_type_hints
 
 import pytest
@@ -20,11 +21,14 @@ from factories import FAMILIES, encoder_config, joint_config, perturb
 from spanelectra import export as export_module
 from spanelectra.atomic_files import write_directory
 from spanelectra.configuration_spanelectra import SHARING, SpanElectraConfig
+from spanelectra.console import make_console
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError
 from spanelectra.export import export, open_run, run_settings, save_tokenizer
 from spanelectra.export_check import check_export
+from spanelectra.health import HealthMonitor
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.pretraining import _probe_while_training
 from spanelectra.recipe_files import as_yaml
 from spanelectra.training_args import PretrainingArguments
 
@@ -252,12 +256,28 @@ def test_dropout_is_set_for_fine_tuning(
     assert [own["discriminator_config"][name] for name in names] == [0.0] * len(names)
 
 
-def test_no_file_tells_where_it_was_made(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+def test_no_file_tells_where_it_was_made(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = joint_config()
     for part in (config.generator_config, config.discriminator_config):
         part.name_or_path = str(tmp_path / "continued")
-    write_run(tmp_path / "run", tokenizer, config)
+    model = write_run(tmp_path / "run", tokenizer, config)
+    # a run that goes on where its tasks are gone
+    trainer: Any = SimpleNamespace(
+        model=model,
+        settings=PretrainingArguments(probe_steps=1),
+        args=SimpleNamespace(seed=0),
+        add_callback=pytest.fail,
+    )
+    data: Any = SimpleNamespace(tokenizer=tokenizer)
+    monitor = HealthMonitor(None, max_steps=1)
+    _probe_while_training(trainer, str(tmp_path / "gone"), data, make_console(), monitor, goes_on=True)
+    assert f"at the start: tasks '{tmp_path / 'gone'}' is not a folder" in capsys.readouterr().err
+    (alarm,) = monitor.alarms
+    (tmp_path / "run" / "metrics.json").write_text(json.dumps({"alarms": monitor.alarms}))
     export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
+    assert alarm in (tmp_path / "out" / "checkpoint" / "metrics.json").read_text()
     for file in (tmp_path / "out").rglob("*"):
         assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes(), file
 
@@ -281,6 +301,24 @@ def test_the_runs_settings_go_with_the_checkpoint_without_their_places(
         assert not any(getattr(kept, name) for name in (*free, "out_dir"))
         for file in place.rglob("*"):
             assert not file.is_file() or str(tmp_path).encode() not in file.read_bytes(), file
+
+
+def test_only_what_belongs_to_a_run_has_the_settings_beside_it(tmp_path: Path) -> None:
+    for name in ("model", "checkpoint-3", "checkpoint-best", "bert", "generator"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+    (tmp_path / "run" / "config.yaml").write_text(as_yaml(PretrainingArguments(seed=7)), encoding="utf-8")
+    for name, belongs in (("model", True), ("checkpoint-3", True), ("checkpoint-best", False), ("bert", False)):
+        found = run_settings(tmp_path / "run" / name)
+        assert (found is not None and found.seed == 7) == belongs, name
+    # where an export and a run are in one folder, the export's own are taken
+    assert run_settings(tmp_path / "run" / "generator") is None
+    (tmp_path / "run" / "checkpoint").mkdir()
+    settings = PretrainingArguments(seed=8)
+    (tmp_path / "run" / "checkpoint" / "config.yaml").write_text(as_yaml(settings), encoding="utf-8")
+    found = run_settings(tmp_path / "run" / "generator")
+    assert found is not None and found.seed == 8
+    (tmp_path / "run" / "config.yaml").write_text("title: a site about models\n")
+    assert run_settings(tmp_path / "run" / "bert") is None
 
 
 def test_settings_that_cannot_be_read_stop_no_export(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ def test_a_pipe_gets_plain_lines_and_quiet_is_quiet(
     loud = capfd.readouterr()
     assert len(loud.err) > 20
     assert not CONTROL.search(loud.out + loud.err)
-    call(command, places, tmp_path / "quiet", "--quiet", "--log_level", "error")
-    quiet = capfd.readouterr()
-    assert quiet.err == "" and quiet.out == loud.out
+    for number, flags in enumerate((["--quiet"], ["--log_level", "error"])):
+        call(command, places, tmp_path / f"quiet{number}", *flags)
+        quiet = capfd.readouterr()
+        assert quiet.err == "" and quiet.out == loud.out, flags

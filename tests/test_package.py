@@ -48,6 +48,15 @@ def test_the_readme_names_every_source_file_and_no_other() -> None:
     assert named == {path for path in present if not path.endswith("__init__.py")}
 
 
+def test_every_picture_is_on_a_page_and_every_page_finds_its_pictures() -> None:
+    pictures = {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
+    shown = set()
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        links = re.findall(r"\]\(([^):]+\.png)\)", page.read_text(encoding="utf-8"))
+        shown |= {(page.parent / link).resolve() for link in links}
+    assert pictures <= shown and all(path.is_file() for path in shown)
+
+
 def test_files_import_only_from_stations_before_them() -> None:
     """The README's order is the road: what a file imports at its top stands above it."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -42,11 +42,15 @@ sys.exit(cli.main(sys.argv[1:]))
 """
 
 
-def launch(processes: int, *arguments: str, program: str | None = None) -> subprocess.Popen[bytes]:
-    """``spanelectra pretrain`` under torchrun, or alone for one process."""
+def launch(
+    processes: int, *arguments: str, program: str | None = None, log_dir: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """``spanelectra pretrain`` under torchrun, or alone for one process; ``log_dir`` gets what each process says."""
     if processes == 1:
         return start_command(*arguments, program=program)
     options = ("--nproc_per_node", str(processes), "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0")
+    if log_dir is not None:
+        options = (*options, "--tee", "3", "--log_dir", str(log_dir))
     return start_command(*arguments, launcher=options, program=program)
 
 
@@ -218,7 +222,7 @@ def test_one_process_killed_ends_the_others_in_less_than_a_minute(
     rows: Path, tmp_path: Path, processes: int, record_property: Callable[[str, object], None]
 ) -> None:
     settings = small_run(rows, tmp_path / "run", max_steps=100_000, save_steps=5, eval_steps=0)
-    launcher = launch(processes, "--recipe", write_recipe(settings, tmp_path))
+    launcher = launch(processes, "--recipe", write_recipe(settings, tmp_path), log_dir=tmp_path / "logs")
     deadline = time.monotonic() + 240
     while not list_checkpoints(tmp_path / "run"):
         assert launcher.poll() is None and time.monotonic() < deadline, launcher.communicate()[1].decode()
@@ -233,4 +237,7 @@ def test_one_process_killed_ends_the_others_in_less_than_a_minute(
     assert launcher.returncode != 0 and time.monotonic() - killed < 60
     assert not any(worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE for worker in workers)
     assert b"another one has ended or does not answer: look for its own error" in errors, errors.decode()
+    # the launcher adds a trace of its own to what its processes say
+    said = [file.read_text() for file in (tmp_path / "logs").rglob("stderr.log") if file.parent.name == "0"]
+    assert len(said) == 1 and "Traceback" not in said[0] and said[0].count("error: process 0") == 1, said
     assert newest_complete_checkpoint(tmp_path / "run")[0] is not None

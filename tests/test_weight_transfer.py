@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -11,8 +13,10 @@ from transformers import (
     GPT2Config,
     PreTrainedConfig,
 )
+from transformers.utils import logging as transformers_logging
 
 from factories import MAX_SPAN_LENGTH, encoder_config, joint_model, perturb
+from spanelectra.console import log_level
 from spanelectra.encoder_families import encoder_of, scale_encoder_config
 from spanelectra.errors import UserError
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
@@ -269,6 +273,21 @@ def test_a_checkpoint_of_another_shape_is_an_error_that_names_the_parameter(tmp_
         initialise_discriminator(make_discriminator(encoder_config("electra", embedding_size=48)), tmp_path)
     with pytest.raises(UserError, match=r"cannot fill encoder\.layer\.2\."):
         initialise_discriminator(make_discriminator(encoder_config("electra", layers=3)), tmp_path)
+
+
+@pytest.mark.parametrize(("level", "expected"), [(None, logging.ERROR), ("debug", logging.DEBUG)])
+def test_transformers_says_what_was_chosen(level, expected, tmp_path, monkeypatch):
+    save_stock(AutoModel, "electra", tmp_path)
+    seen, read = [], AutoModel.from_pretrained
+    monkeypatch.setattr(
+        AutoModel,
+        "from_pretrained",
+        lambda *given, **more: (seen.append(transformers_logging.get_verbosity()), read(*given, **more))[1],
+    )
+    before = transformers_logging.get_verbosity()
+    with log_level(level):
+        initialise_discriminator(make_discriminator(encoder_config("electra")), tmp_path)
+    assert seen == [expected] and transformers_logging.get_verbosity() == before
 
 
 def test_damaged_or_absent_weights_are_a_users_error(tmp_path):

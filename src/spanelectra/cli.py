@@ -241,7 +241,7 @@ def _explain_file_error(error: OSError) -> int:
 
 
 def _explain_run_error(error: RuntimeError) -> int:
-    """Exit code of a run that was stopped or failed for a known reason; anything else is a defect and keeps its trace."""
+    """Exit code of a run that was stopped, or failed as its message says; else it is a defect and keeps its trace."""
     from spanelectra.callbacks import RunFailed, RunStopped
 
     if isinstance(error, RunStopped):

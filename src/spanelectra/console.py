@@ -29,7 +29,7 @@ def log_level(level: LogLevel | None) -> Iterator[None]:
 
     Args:
         level: ``debug`` and ``info``: every sentence of ours, and the libraries' messages of that level; ``warning``:
-            alarms and the libraries' warnings; ``error`` and ``critical``: what ``quiet`` leaves, which is errors.
+            alarms, warnings of the data and the libraries' own; ``error`` and ``critical``: errors alone, as ``quiet``.
             ``None``: every sentence of ours, and of the libraries' warnings those that we do not say ourselves.
     """
     global _chosen

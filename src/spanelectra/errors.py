@@ -18,3 +18,9 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     """Return ``" Did you mean 'mask_ratio'?"`` for the choice nearest to ``word``, or an empty string."""
     nearest = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library's error says, for a sentence of ours: its first line, not a page of it."""
+    line = next(iter(str(error).splitlines()), "").strip() or type(error).__name__
+    return line if len(line) <= 300 else line[:297] + "..."

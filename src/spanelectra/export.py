@@ -16,7 +16,14 @@ from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage, write_directory, write_json, write_text
-from spanelectra.checkpointing import CONFIG_NAME, METRICS_NAME, TOKENIZER_DIRECTORY, find_model
+from spanelectra.checkpointing import (
+    CONFIG_NAME,
+    METRICS_NAME,
+    MODEL_DIRECTORY,
+    TOKENIZER_DIRECTORY,
+    find_model,
+    list_checkpoints,
+)
 from spanelectra.console import make_console, say, silent_transformers
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.data.tokenization import load_tokenizer
@@ -208,13 +215,22 @@ def _read_metrics(file: Path) -> dict[str, Any]:
 
 
 def run_settings(run: str | Path) -> PretrainingArguments | None:
-    """The resolved settings of a run, of the run around a model or checkpoint, or of an export; ``None`` without them.
+    """The resolved settings of a run, of the run around its model or checkpoint, or of an export or a part of one.
+
+    Returns:
+        ``None`` where there are none.
 
     Raises:
         UserError: where they are there and cannot be read.
     """
     directory = Path(run).expanduser().resolve()
-    for place in (directory, directory / CHECKPOINT_DIRECTORY, directory.parent):
+    places = [directory, directory / CHECKPOINT_DIRECTORY]
+    # of any other directory the one around it is nobody's run
+    if directory.name == MODEL_DIRECTORY or directory in list_checkpoints(directory.parent):
+        places.append(directory.parent)
+    elif directory.name in PARTS:
+        places.append(directory.parent / CHECKPOINT_DIRECTORY)
+    for place in places:
         if (place / CONFIG_NAME).is_file():
             return PretrainingArguments(**load_recipe(str(place / CONFIG_NAME))).resolved()
     return None

@@ -23,10 +23,9 @@ from spanelectra.data.packing import prepare
 from spanelectra.data.row_dataset import METADATA_NAME, RowDataset, unigram_cross_entropy
 from spanelectra.data.tokenization import WordStartTable, tokenizer_fingerprint, word_start_table
 from spanelectra.errors import UserError
-from spanelectra.export import longest_input
+from spanelectra.export import longest_input, run_settings
 from spanelectra.masking_setup import build_collator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
-from spanelectra.recipe_files import load_recipe
 from spanelectra.run_data import Collate, read_data
 from spanelectra.training_args import PretrainingArguments
 
@@ -123,13 +122,11 @@ def settings_of_run(run: str, model: SpanElectraForPreTraining, notices: list[st
         model: its model.
         notices: gets a sentence where the run's masking is not known.
     """
-    directory = Path(run).expanduser().resolve()
-    # RUN/model and RUN/checkpoint-N are told by the run around them
-    for place in (directory, directory.parent):
-        if (place / CONFIG_NAME).is_file():
-            return PretrainingArguments(**load_recipe(str(place / CONFIG_NAME))).resolved()
+    found = run_settings(run)
+    if found is not None:
+        return found
     known: dict[str, Any] = {"objectives": model.config.objectives, "max_span_length": model.config.max_span_length}
-    metrics = _read_json(directory / METRICS_NAME)
+    metrics = _read_json(Path(run).expanduser() / METRICS_NAME)
     known |= {name: metrics[name] for name in ("method", "stage") if name in metrics}
     settings = PretrainingArguments(**known).resolved()
     notices.append(

@@ -15,7 +15,7 @@ from transformers import PreTrainedConfig
 
 from spanelectra.configuration_spanelectra import SAMPLED_HEADS, SpanElectraConfig
 from spanelectra.encoder_families import embedding_size, encoder_of, set_encoder_of
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 from spanelectra.losses import IGNORE_INDEX, replaced_token_loss, vocabulary_loss
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
 from spanelectra.modeling_generator import SpanElectraGenerator
@@ -265,7 +265,7 @@ class SpanElectraForPreTraining(nn.Module):
             config.check_size(weights_file.stat().st_size)
             model = cls(config)
         except Exception as error:  # configurations and encoders raise what they like
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = reason_of(error)
             raise UserError(f"{config_file} does not describe the model of {WEIGHTS_NAME} ({reason}).") from error
         model.load_weights(weights_file)
         return model

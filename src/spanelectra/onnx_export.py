@@ -20,7 +20,7 @@ from spanelectra.data.output_directory import check_output_directory
 from spanelectra.data.tokenization import FILES as TOKENIZER_FILES
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.environment import library_versions
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 from spanelectra.export import save_tokenizer
 from spanelectra.onnx_graph import (
     GRAPH_NAME,
@@ -160,7 +160,7 @@ def open_stock_model(directory: str | Path) -> tuple[PreTrainedModel, PreTrained
     try:
         stock, info = stock_class.from_pretrained(path, output_loading_info=True, dtype=torch.float32)
     except Exception as error:  # the configuration and the weights raise what they like
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise UserError(f"{directory} does not open as a {class_name} ({reason})") from error
     missing = sorted(info["missing_keys"])
     if missing:

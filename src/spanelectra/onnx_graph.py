@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.console import silent_transformers
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 
 if TYPE_CHECKING:
     import onnx_ir
@@ -87,7 +87,7 @@ def trace(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> onnx_ir
     try:
         exported = OnnxExporter().export(model, inputs, OnnxConfig(dynamic_shapes=dict.fromkeys(inputs, axes)))
     except Exception as error:  # tracing runs the model's whole code and raises what that raises
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise UserError(f"transformers cannot export {type(model).__name__} to ONNX ({reason})") from error
     # transformers 5.20 and older return torch's program, later ones a model around it
     graph = exported.model if isinstance(exported, torch.onnx.ONNXProgram) else exported.program

@@ -52,7 +52,13 @@ from spanelectra.run_directory import (
     start_run_directory,
 )
 from spanelectra.run_report import describe_run, save_results
-from spanelectra.several_processes import check_launcher, connect_processors, lost_process, means_lost_process
+from spanelectra.several_processes import (
+    check_launcher,
+    connect_processors,
+    lost_process,
+    means_lost_process,
+    wait_for_all,
+)
 from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
 
@@ -142,6 +148,8 @@ def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
         trainer.seconds_before_session = max([line.get("wall_seconds", 0.0) for line in history], default=0.0)
         for line in history:
             monitor.check(line["step"], unprefixed(line), held_out="eval_loss" in line)
+    # the group that waits is made while all are there: made at the first checkpoint, it would wait for one that died
+    wait_for_all()
     try:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException as error:

@@ -82,7 +82,7 @@ def quickstart(
         out_dir: directory to write: text, tokenizer, rows, run, export.
         seed: of the run.
         overwrite: replace an earlier quickstart in out_dir.
-        quiet: print nothing but the picture and warnings.
+        quiet: print nothing but the picture.
 
     Returns:
         ``metrics.json`` of the run, with ``learned``: whether the promises were kept.

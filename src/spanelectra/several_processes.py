@@ -38,7 +38,7 @@ def check_launcher() -> None:
         if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() == "true":
             raise UserError(
                 f"every process of a run holds a whole model, but accelerate is set to {name}: start it by torchrun, "
-                "or by accelerate without that. A base model and its optimiser take 2 GiB (docs/scaling.md)."
+                "or by accelerate without that. A base model and all it trains with take 2.3 GiB (docs/scaling.md)."
             )
 
 

@@ -18,7 +18,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from spanelectra.atomic_files import write_directory
 from spanelectra.checkpointing import remove_old_checkpoints
 from spanelectra.data.training_rows import RowBatch, RowsInOrder
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 from spanelectra.flops import measure_peak_flops, row_training_flops
 from spanelectra.metrics import PretrainingMetrics
 from spanelectra.modeling_spanelectra import WEIGHTS_NAME, SpanElectraForPreTraining, SpanElectraOutput
@@ -287,7 +287,7 @@ class SpanElectraTrainer(Trainer):
             TypeError,
             AttributeError,
         ) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = reason_of(error)
             raise UserError(
                 f"{checkpoint}: its optimiser or schedule does not open ({reason}); delete this checkpoint, to go on "
                 "from the one before."

@@ -14,10 +14,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig
-from transformers.utils import logging as transformers_logging
 
+from spanelectra.console import silent_transformers
 from spanelectra.encoder_families import encoder_family, encoder_of
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 from spanelectra.hub import check_model_name
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
 from spanelectra.modeling_generator import SpanElectraGenerator
@@ -134,7 +134,7 @@ def read_encoder_config(directory: str | Path, flag: str = "--init_from") -> Pre
         check_model_name(str(directory), "config.json")
         config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the configuration classes raise what they like
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise UserError(f"{flag} {directory}: no Hugging Face model there ({reason})") from error
     encoder_family(config.model_type)
     # where it lay is nobody's business who gets the new model
@@ -144,14 +144,13 @@ def read_encoder_config(directory: str | Path, flag: str = "--init_from") -> Pre
 
 def _load_stock(auto_class: type, directory: str | Path) -> tuple[nn.Module, set[str]]:
     """Open a stock model; returns it with the names that its checkpoint lacked."""
-    verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity_error()
     try:
-        model, info = auto_class.from_pretrained(str(directory), output_loading_info=True)  # type: ignore[attr-defined]
+        with silent_transformers():
+            model, info = auto_class.from_pretrained(  # type: ignore[attr-defined]
+                str(directory), output_loading_info=True
+            )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(f"{directory}: the weights cannot be read ({str(error).splitlines()[0]})") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
     return model, set(info["missing_keys"])
 
 

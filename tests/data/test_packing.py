@@ -184,12 +184,15 @@ def test_a_small_corpus_still_gives_a_validation_row(make_rows, tmp_path):
     assert "validation_fraction is raised from 0.01" in summary["warnings"][0]
 
 
-def test_one_document_cannot_be_held_out(make_rows, capsys):
+def test_one_document_cannot_be_held_out(make_rows, tmp_path, capsys):
     for seed in range(4):
         summary = make_rows(f"rows{seed}", document_separator="file", validation_fraction=0.5, seed=seed)
         assert summary["splits"]["train"]["rows"] and not summary["splits"]["validation"]["rows"]
         assert summary["validation_fraction"] == 0
-        assert "the data are one document" in capsys.readouterr().err
+        # said on disk, too, for whoever asked for quiet
+        written = json.loads((tmp_path / f"rows{seed}" / "dataset.json").read_text())
+        assert written["warnings"] == summary["warnings"] and "the data are one document" in written["warnings"][0]
+        assert capsys.readouterr() == ("", "")
 
 
 def test_too_little_text_to_hold_out(make_rows, tmp_path):

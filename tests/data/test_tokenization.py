@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from spanelectra.console import log_level
 from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint, vocab, word_start_table
 from spanelectra.errors import UserError
 
@@ -142,6 +143,19 @@ def test_summary_and_warning(text_file, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "each line is one document" in printed.err and not printed.out
     assert "not 5,000" in printed.err and "lower --min_frequency" in summary["warnings"][0]
+
+
+@pytest.mark.parametrize(("level", "quiet"), [(None, True), ("error", False), ("error", True)])
+def test_quiet_and_errors_alone_leave_warnings_to_the_summary(level, quiet, text_file, tmp_path, capsys):
+    with log_level(level):
+        summary = vocab(text_file, str(tmp_path / "tokenizer"), vocab_size=5000, quiet=quiet)
+    assert capsys.readouterr() == ("", "") and "not 5,000" in summary["warnings"][0]
+
+
+def test_a_level_of_warnings_leaves_them(text_file, tmp_path, capsys):
+    with log_level("warning"):
+        (warning,) = vocab(text_file, str(tmp_path / "tokenizer"), vocab_size=5000)["warnings"]
+    assert capsys.readouterr() == ("", f"warning: {warning}\n")
 
 
 def test_mistakes_in_training(text_file, directories, tmp_path):

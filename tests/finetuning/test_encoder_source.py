@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BartConfig, BartModel, BertModel, PreTrainedModel, RobertaConfig, RobertaModel
+from transformers.utils import logging as transformers_logging
 
 from small_runs import small_run
+from spanelectra.console import log_level
 from spanelectra.encoder_families import encoder_of
 from spanelectra.errors import UserError
 from spanelectra.export import open_run, save_tokenizer, stock_model
+from spanelectra.finetuning import encoder_source
 from spanelectra.finetuning.encoder_source import open_encoder
 from spanelectra.pretraining import pretrain
 from tiny_tasks import LONGEST, make_tokenizer, save_encoder
@@ -79,6 +84,22 @@ def test_a_trained_pooler_is_kept(tiny: Path, tmp_path: Path) -> None:
     model.save_pretrained(tmp_path)
     save_tokenizer(make_tokenizer(), tmp_path, LONGEST)
     assert_same_weights(open_encoder(str(tmp_path)).encoder, model)
+
+
+@pytest.mark.parametrize(("level", "expected"), [(None, logging.ERROR), ("debug", logging.DEBUG)])
+def test_transformers_says_what_was_chosen(
+    level: Any, expected: int, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, read = [], encoder_source._read_encoder
+    monkeypatch.setattr(
+        encoder_source,
+        "_read_encoder",
+        lambda *given: (seen.append(transformers_logging.get_verbosity()), read(*given))[1],
+    )
+    before = transformers_logging.get_verbosity()
+    with log_level(level):
+        open_encoder(str(tiny / "bert"))
+    assert seen == [expected] and transformers_logging.get_verbosity() == before
 
 
 def test_half_precision_weights_become_float32(tiny: Path, tmp_path: Path) -> None:

@@ -14,12 +14,12 @@ from typing import Any
 import pytest
 import torch
 from fine_tuned_runs import files_of, metrics_of, predictions_of
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from spanelectra.atomic_files import file_digest
 from spanelectra.callbacks import RunStopped, TrainingDiverged
 from spanelectra.errors import UserError
-from spanelectra.finetuning import fine_tuning
+from spanelectra.finetuning import fine_tuning, task_data
 from spanelectra.finetuning.fine_tuning import finetune
 from spanelectra.finetuning.task_trainer import FineTuningTrainer
 from tiny_tasks import quick, save_encoder, write_classification
@@ -109,6 +109,49 @@ def test_changed_files_do_not_go_on(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="--resume: dev changed"):
         finetune(quick(tmp_path / "m", files, tmp_path / "run", resume=True, seeds=2, **settings))
     assert contents(tmp_path / "run") == before
+
+
+def test_a_run_goes_on_with_the_examples_that_it_held_out(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"train": files_of(tiny, "classification")["train"], "dev": "0.25"}
+    settings = {"epochs": 0.2, "max_train_examples": 32}
+    run = tmp_path / "run"
+    first = finetune(quick(tiny / "modernbert", files, run, **settings))
+    before = contents(run)
+    with monkeypatch.context() as patch:
+        # as another release might draw them
+        hold_out = task_data._hold_out
+        patch.setattr(
+            task_data, "_hold_out", lambda task, examples, count, seed: hold_out(task, examples, count, seed + 1)
+        )
+        with pytest.raises(UserError, match="--resume: dev_split changed since seed 0 was trained"):
+            finetune(quick(tiny / "modernbert", files, run, resume=True, seeds=2, **settings))
+    assert contents(run) == before
+    again = finetune(quick(tiny / "modernbert", files, run, resume=True, seeds=2, **settings))
+    assert timeless(again["runs"][0]) == timeless(first["runs"][0])
+
+
+def test_a_regression_whose_answer_is_of_another_layer_is_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build = fine_tuning.build_task_model
+
+    def with_another_output(*given: Any) -> PreTrainedModel:
+        model = build(*given)
+        model.confidence = torch.nn.Linear(32, 1)
+        return model
+
+    monkeypatch.setattr(fine_tuning, "build_task_model", with_another_output)
+    files = files_of(tiny, "classification", "train", "dev")
+    for name, file in files.items():
+        text = Path(file).read_text().replace("\tgood", "\t9000").replace("\tbad", "\t1000")
+        (tmp_path / f"{name}.tsv").write_text(text)
+        files[name] = str(tmp_path / f"{name}.tsv")
+    settings = {"epochs": 0.2, "max_train_examples": 32, "regression": True}
+    with pytest.raises(UserError, match=r"regression: .* does not answer by its last linear layer"):
+        finetune(quick(tiny / "bert", files, tmp_path / "run", **settings))
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml"]
 
 
 class SignalAt(TrainerCallback):

@@ -154,6 +154,11 @@ def test_other_files_or_another_encoder_are_refused(name: str, run: Path) -> Non
         finished(run, **{name: "other"})
 
 
+def test_a_split_that_a_seed_did_not_note_is_not_taken_for_the_same(run: Path) -> None:
+    with pytest.raises(UserError, match="--resume: dev_split changed since seed 0 was trained"):
+        finished(run, dev_split="s")
+
+
 def test_a_damaged_seed_is_trained_again(run: Path) -> None:
     (run / "seed-0" / "metrics.json").write_text("{")
     assert finished(run) == [1]

@@ -16,6 +16,7 @@ from spanelectra.data.row_dataset import RowDataset
 from spanelectra.data.tokenization import word_start_table
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
+from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.inspection.batch_view import RowView, print_rows, view_rows
 from spanelectra.inspection.token_texts import TokenTexts
 from spanelectra.losses import IGNORE_INDEX
@@ -85,6 +86,16 @@ def test_the_settings_of_a_run(method: str, rows: Path, tmp_path: Path) -> None:
     # an export has the settings in its checkpoint
     (tmp_path / "run").rename(tmp_path / "checkpoint")
     assert view_rows(rows, rows=16, run=tmp_path) == views
+
+
+def test_a_fine_tuning_has_no_masking_to_show(rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "task.json").write_text("{}")
+    settings = FineTuningArguments(task="classification", model="m", train="t", dev="0.1", out_dir=str(tmp_path))
+    (tmp_path / "config.yaml").write_text(as_yaml(settings), encoding="utf-8")
+    for directory in (tmp_path, tmp_path / "model"):
+        with pytest.raises(UserError, match="for --prepared this must be a run, or an export with its checkpoint"):
+            view_rows(rows, run=directory)
 
 
 def test_documents_end_with_their_separator(rows: Path) -> None:

@@ -175,12 +175,19 @@ def test_seeds_are_dots_and_names_are_text(several: Tab) -> None:
     assert [box["x"] for box in drawn[:2]] == [[80.0, 81.0, 82.0], [79.0, 80.0, 81.0]]
     legend = several.page.locator("#legend-fine_tuning_0_loss button").all_text_contents()
     assert legend[:2] == ["task", HOSTILE.replace("/", "|")]
-    chart = several.page.locator("#chart-fine_tuning_0")
-    # a long name is in several lines, of which none is cut off
-    ticks = chart.locator(".ytick text")
-    assert any(HOSTILE.replace("/", "|") in tick for tick in ticks.all_text_contents())
-    boxes = [box for tick in ticks.all() if (box := tick.bounding_box()) is not None]
-    assert len(boxes) == 4 and min(box["x"] for box in boxes) >= chart.bounding_box()["x"]
+    # what the test before chose may be drawn still
+    settle(several)
+    # at one moment, and not while ticks are drawn anew; a long name is in several lines, of which none is cut off
+    texts, lefts, left = several.page.wait_for_function(
+        """() => {
+            const chart = document.getElementById("chart-fine_tuning_0");
+            const ticks = [...chart.querySelectorAll(".ytick text")];
+            const boxes = ticks.map((tick) => tick.getBoundingClientRect());
+            if (boxes.length !== 4 || boxes.some((box) => !box.width)) return false;
+            return [ticks.map((tick) => tick.textContent), boxes.map((box) => box.x), chart.getBoundingClientRect().x];
+        }"""
+    ).json_value()
+    assert any(HOSTILE.replace("/", "|") in text for text in texts) and min(lefts) >= left
 
 
 def test_the_keyboard_reads_seeds(several: Tab) -> None:

@@ -93,7 +93,7 @@ def prepare(
         encoding: of text files.
         seed: of the choice of held-out documents.
         overwrite: replace rows that ``out_dir`` holds.
-        quiet: print warnings only.
+        quiet: print nothing; warnings are in ``dataset.json``, too.
 
     Returns:
         The content of ``dataset.json`` (see :class:`RowDataset`), and what is not the same in every run: ``seconds``,
@@ -153,6 +153,7 @@ def prepare(
             "skipped_files": len(statistics.skipped),
             "megabytes": statistics.bytes_read / 1e6,
             "splits": {split: packers[split].summary(loaded.unk_token_id) for split in SPLITS},
+            "warnings": warnings,
         }
         write_json(target / METADATA_NAME, metadata)
         np.save(target / TOKEN_COUNTS_NAME, packers["train"].token_counts, allow_pickle=False)
@@ -163,7 +164,6 @@ def prepare(
         "seconds": seconds,
         "megabytes_per_second": statistics.bytes_read / 1e6 / seconds,
         "peak_memory_mib": peak_memory_mib(),
-        "warnings": warnings,
     }
     lines = _summary_lines(metadata) | corpus_lines(statistics, seconds)
     lines["peak memory"] = f"{measured['peak_memory_mib']:.0f} MiB"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from spanelectra.data.text_files import did_you_mean_path, read_lines
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError, did_you_mean, reason_of
 
 ROWS_PER_BATCH = 256
 LARGEST_ROW_GROUP = 1 << 32  # bytes; a row group is decompressed whole
@@ -107,7 +107,7 @@ def read_parquet(path: Path, text_column: str, on_bytes: Callable[[int], None]) 
     except UserError:
         raise
     except (pyarrow.ArrowException, OSError, ValueError, KeyError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise UserError(f"'{path}' cannot be read as Parquet: {reason}") from None
 
 
@@ -134,7 +134,7 @@ def _open_dataset(name: str) -> Iterable[dict[str, Any]]:
             HfApi().dataset_info(repository, timeout=10)  # fails at once where `load_dataset` retries for half a minute
             dataset = datasets.load_dataset(repository, configuration or None, streaming=True)
     except Exception as error:  # the Hub, the network and every dataset's own reader raise what they like
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         if Path(name).is_dir():
             raise UserError(f"'{name}' does not open as a `datasets` directory: {reason}") from None
         raise UserError(

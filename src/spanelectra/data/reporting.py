@@ -31,9 +31,8 @@ def print_summary(title: str, lines: Mapping[str, Any], warnings: list[str], *, 
     for name, value in lines.items():
         shown = f"{value:,}" if isinstance(value, int) else value
         say(console, f"  {name:<{width}}  {shown}")
-    # what quiet leaves here
     for warning in warnings:
-        warn(make_console(), warning)
+        warn(console, warning)
 
 
 def corpus_lines(statistics: CorpusStatistics, seconds: float) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from spanelectra.data.reporting import corpus_lines, print_summary
 from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.data.tokenizer_training import count_characters, save_tokenizer, train_byte_level, train_wordpiece
 from spanelectra.data.word_starts import WordStartTable, word_start_table
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError, did_you_mean, reason_of
 from spanelectra.hub import check_model_name
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def vocab(
         text_column: the field of JSON Lines, CSV, TSV and Parquet records that holds the text.
         encoding: of text files.
         overwrite: replace a tokenizer that ``out_dir`` holds.
-        quiet: print warnings only.
+        quiet: print nothing; warnings are in the summary, too.
 
     Returns:
         The summary: ``vocab_size`` as trained, ``documents``, ``megabytes``, ``seconds``, ``warnings`` and more.
@@ -153,7 +153,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
         check_model_name(name, "tokenizer_config.json")
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the tokenizer classes raise what they like
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         if Path(name).is_dir():
             raise UserError(f"'{directory}' holds no tokenizer that opens: {reason}") from None
         hint = did_you_mean_path(Path(name))

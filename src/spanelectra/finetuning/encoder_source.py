@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
-from transformers.utils import logging as transformers_logging
 
 from spanelectra.checkpointing import MODEL_DIRECTORY, holds_run
 from spanelectra.configuration_spanelectra import SpanElectraConfig
+from spanelectra.console import silent_transformers
 from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
 from spanelectra.encoder_families import encoder_of
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 from spanelectra.export import PARTS, longest_input, open_run, stock_model
 
 
@@ -102,18 +102,12 @@ def _open_own(path: Path) -> EncoderSource:
 def _open_stock(model: str, fresh: bool) -> EncoderSource:
     # also where the name is unknown, this says so
     tokenizer = load_tokenizer(model)
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     try:
-        encoder, unfilled = _read_encoder(model, fresh)
+        with silent_transformers():
+            encoder, unfilled = _read_encoder(model, fresh)
     except Exception as error:  # the Hub, the network, the configuration and the weights raise what they like
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise UserError(f"--model {model}: no encoder that opens ({reason})") from error
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
     if any(getattr(encoder.config, role, False) for role in ("is_encoder_decoder", "is_decoder")):
         raise UserError(f"--model {model}: '{encoder.config.model_type}' has a decoder; give an encoder such as BERT.")
     poolers = [name for name in unfilled if name.startswith("pooler.")]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 
 from spanelectra.atomic_files import write_directory, write_json
@@ -26,7 +28,7 @@ from spanelectra.finetuning.fine_tuning_directory import (
 )
 from spanelectra.finetuning.interruption import stopped_by_signals
 from spanelectra.finetuning.seed_summary import format_spread, rank, summarise_runs
-from spanelectra.finetuning.task import Logits, Prediction, Task
+from spanelectra.finetuning.task import Feature, Logits, Prediction, TargetScale, Task
 from spanelectra.finetuning.task_data import TaskData, read_task_data
 from spanelectra.finetuning.task_directory import (
     MODEL_DIRECTORY,
@@ -69,6 +71,9 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
     task = make_task(fitted)
     data = read_task_data(task, fitted, source.tokenizer)
     inputs = {"encoder": source.fingerprint(weights=not settings.random_weights), **data.digests()}
+    if fitted.dev_fraction is not None:
+        # of two releases each may hold out other examples of the same file
+        inputs["dev_split"] = _digest_of_inputs(task, data.splits["dev"].examples)
     finished = finished_seeds(run, settings, task.metric, inputs)
     # only now, when nothing of settings and files can be wrong any more, an earlier run is deleted
     start_run_directory(run, settings)
@@ -95,6 +100,11 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
     write_json(run / METRICS_NAME, results)
     _print_results(console, results, run)
     return results
+
+
+def _digest_of_inputs(task: Task, examples: Sequence[Any]) -> str:
+    """SHA-256 in hexadecimal of the inputs of examples, in their order."""
+    return hashlib.sha256("\n".join(repr(task.input_of(example)) for example in examples).encode()).hexdigest()
 
 
 def _describe_run(
@@ -149,7 +159,7 @@ def _run_seed(
         trainer.callback_handler.on_train_end(trainer.args, trainer.state, trainer.control)
         raise
     if task.target_scale is not None:
-        fold_target_scale(trainer.model, task.target_scale)
+        _restore_units(trainer, task.target_scale, dev.features)
     result: dict[str, Any] = {"seed": seed, "dev": None, "test": None}
     predictions: dict[str, list[Prediction]] = {}
     for name, split in data.splits.items():
@@ -171,6 +181,24 @@ def _run_seed(
             write_predictions(partial / f"predictions-{name}.jsonl", records)
         write_json(partial / METRICS_NAME, result)
     return result
+
+
+def _restore_units(trainer: FineTuningTrainer, scale: TargetScale, features: Sequence[Feature]) -> None:
+    """Fold the scale of the labels into the model, and see on a batch that it says the same in their units.
+
+    Raises:
+        UserError: for a model whose answer is not that of the layer that took the scale.
+    """
+    batch = features[: trainer.settings.eval_batch_size]
+    expected = [scale.restored(logits) for logits in trainer.logits(batch, bf16=False)]
+    fold_target_scale(trainer.model, scale)
+    found = trainer.logits(batch, bf16=False)
+    # rounding, which is coarse where matrices are multiplied in TF32, is far below a hundredth of the labels' spread
+    if not np.allclose(found, expected, rtol=1e-5, atol=0.01 * scale.deviation, equal_nan=True):
+        raise UserError(
+            f"regression: {type(trainer.model).__name__} does not answer by its last linear layer, which should put "
+            "its numbers into the units of the files. Choose an encoder of another family."
+        )
 
 
 def _results(

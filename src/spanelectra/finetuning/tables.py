@@ -196,5 +196,5 @@ def _parquet_records(path: Path) -> list[dict[str, Any]]:
 
     try:
         return pyarrow.parquet.read_table(path).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"'{path}' cannot be read as Parquet: {str(error).splitlines()[0]}") from None

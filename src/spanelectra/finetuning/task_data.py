@@ -155,7 +155,7 @@ def _hold_out(task: Task, examples: list[Any], count: int, seed: int) -> tuple[l
         if index not in held and len(held) + len(together) <= count:
             held.update(together)
     if not held:
-        held.update(min(of_input.values(), key=len))
+        held.update(min(of_input.values(), key=lambda together: len(together)))
     dev = [example for index, example in enumerate(examples) if index in held]
     return dev, [example for index, example in enumerate(examples) if index not in held]
 

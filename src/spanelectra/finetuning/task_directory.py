@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage, write_directory, write_json, write_text
 from spanelectra.data.tokenization import load_tokenizer
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 from spanelectra.export import save_tokenizer
 from spanelectra.finetuning.classification import Classification
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
@@ -86,7 +86,7 @@ def open_task_model(directory: str | Path) -> tuple[PreTrainedModel, PreTrainedT
             path, output_loading_info=True, dtype=torch.float32
         )
     except Exception as error:  # the configuration and the weights raise what they like
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         raise UserError(f"{path} holds no model that opens ({reason}). Fine-tune again.") from error
     if info["missing_keys"]:
         raise UserError(f"{path}: the weights lack {sorted(info['missing_keys'])[0]}. Fine-tune again.")

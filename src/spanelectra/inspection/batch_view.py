@@ -26,6 +26,7 @@ from spanelectra.data.tokenization import load_tokenizer, word_start_table
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.export import run_settings
+from spanelectra.finetuning.task_directory import holds_task_model
 from spanelectra.inspection.terminal_picture import Column, column_lines
 from spanelectra.inspection.token_texts import TokenTexts, visible
 from spanelectra.losses import IGNORE_INDEX
@@ -256,7 +257,10 @@ def _open(
 
 
 def _settings_of(run: str | Path | None) -> PretrainingArguments:
-    settings = PretrainingArguments().resolved() if run is None else run_settings(run)
+    if run is None:
+        return PretrainingArguments().resolved()
+    # the settings of a fine-tuning have the same name
+    settings = None if holds_task_model(run) else run_settings(run)
     if settings is None:
         raise UserError(
             f"--model {run}: for --prepared this must be a run, or an export with its checkpoint, that has its "

@@ -18,7 +18,7 @@ from spanelectra.data.span_masking import SpanMaskingPolicy
 from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
 from spanelectra.data.word_starts import WordStartTable, word_start_table
 from spanelectra.encoder_families import VERDICT_LABELS
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 from spanelectra.export import CHECKPOINT_DIRECTORY, PARTS, longest_input, open_run, run_settings
 from spanelectra.inspection.token_texts import TokenTexts
 from spanelectra.masking_setup import masking_policy
@@ -154,7 +154,7 @@ def _load(directory: Path, config: PreTrainedConfig) -> PreTrainedModel:
         try:
             model, info = stock_class.from_pretrained(directory, output_loading_info=True)
         except Exception as error:  # transformers and safetensors raise what they like
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            reason = reason_of(error)
             raise UserError(f"{directory}: the weights cannot be read ({reason}).") from error
     if info["missing_keys"]:
         raise UserError(f"{directory}: weights are missing, {sorted(info['missing_keys'])[0]} for one; export again.")

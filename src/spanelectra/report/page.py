@@ -60,7 +60,7 @@ def write_report(run: str | Path, console: Console) -> Path | None:
         (record,) = read_runs([run])
         write_page(file, [record], [HeldOutPass(record, left_out=LEFT_OUT.format(run=run))])
     except Exception as error:  # whatever it is, the run has done its work
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         say(console, f"{file} was not written ({reason}); try later: spanelectra report {run}")
         return None
     return file

@@ -21,7 +21,7 @@ from spanelectra.checkpointing import (
     list_checkpoints,
 )
 from spanelectra.data.row_dataset import METADATA_NAME
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, reason_of
 from spanelectra.report.tolerance import listed, mapping, number
 
 # Of transformers' Trainer, in every checkpoint.
@@ -141,7 +141,7 @@ def _read_file(record: RunRecord, file: Path) -> Any:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = reason_of(error)
         record.problems.append(f"{file.name} could not be read ({reason}).")
         return None
 
