@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from spanelectra.data.records import delimited_rows, json_records
 from spanelectra.data.text_files import COMPRESSIONS, did_you_mean_path
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError, did_you_mean, reason_of
 
 EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 # Rows below the first that are looked at to tell whether it names the columns.
@@ -197,4 +197,4 @@ def _parquet_records(path: Path) -> list[dict[str, Any]]:
     try:
         return pyarrow.parquet.read_table(path).to_pylist()
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read as Parquet: {str(error).splitlines()[0]}") from None
+        raise UserError(f"'{path}' cannot be read as Parquet: {reason_of(error)}") from None

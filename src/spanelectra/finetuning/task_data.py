@@ -102,8 +102,8 @@ def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any
         dev, train = _hold_out(task, train, max(1, round(fraction * len(train))), settings.seed)
         if not train:
             raise UserError(
-                f"{settings.train} has {examples_in_file} example(s): dev {settings.dev} leaves none to train on. (What "
-                "has the same text or context is held out together.)"
+                f"{settings.train} has {examples_in_file} example(s): dev {settings.dev} leaves none to train on. "
+                "(What has the same text or context is held out together.)"
             )
         dev_path = settings.train
     task.fit(train)
@@ -155,7 +155,7 @@ def _hold_out(task: Task, examples: list[Any], count: int, seed: int) -> tuple[l
         if index not in held and len(held) + len(together) <= count:
             held.update(together)
     if not held:
-        held.update(min(of_input.values(), key=lambda together: len(together)))
+        held.update(sorted(of_input.values(), key=len)[0])
     dev = [example for index, example in enumerate(examples) if index in held]
     return dev, [example for index, example in enumerate(examples) if index not in held]
 

@@ -17,6 +17,7 @@ from spanelectra import __version__
 from spanelectra.atomic_files import write_text
 from spanelectra.checkpointing import REPORT_NAME
 from spanelectra.console import say
+from spanelectra.errors import reason_of
 from spanelectra.report.breakdown_charts import HeldOutPass, breakdown_charts, token_tables
 from spanelectra.report.curve_charts import KINDS, Chart, curve_chart
 from spanelectra.report.curves import AXES, Curves, read_curves
