@@ -21,6 +21,7 @@ from spanelectra.console import (
     log_level,
     make_console,
     make_output,
+    make_results_console,
     say,
     silent_transformers,
     sound_alarm,
@@ -95,6 +96,14 @@ def test_the_libraries_follow_and_are_put_back(monkeypatch: pytest.MonkeyPatch) 
         assert transformers_logging.get_verbosity() == logging.DEBUG
     assert [logging.getLogger(name).level for name in names] == before
     assert os.environ["DATASETS_VERBOSITY"] == "warning" and "TRANSFORMERS_VERBOSITY" not in os.environ
+
+
+@pytest.mark.parametrize(("level", "said"), [(None, True), ("info", True), ("warning", True), ("error", False)])
+def test_results_are_no_chatter(level: Any, said: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    with log_level(level):
+        say(make_results_console(), "accuracy 81.25")
+        say(make_results_console(quiet=True), "never")
+    assert capsys.readouterr().err == ("accuracy 81.25\n" if said else "")
 
 
 def test_transformers_is_calm_unless_a_level_was_chosen() -> None:

@@ -65,6 +65,12 @@ def make_console(quiet: bool = False) -> Console:
     return _console(kind, quiet=quiet or _chosen in ("warning", "error", "critical"), soft_wrap=True)
 
 
+def make_results_console(quiet: bool = False) -> Console:
+    """A console beside :func:`make_console` for the numbers that a command exists to give: they are no chatter, and
+    go only where errors alone are wanted."""
+    return _console(Console, quiet=quiet or _chosen in ("error", "critical"), soft_wrap=True)
+
+
 def make_output() -> Console:
     """A console on standard output, for what a command was asked to show."""
     return _console(Console, stderr=False, highlight=False)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from spanelectra.atomic_files import file_digest, write_directory, write_json
 from spanelectra.checkpointing import METRICS_NAME
-from spanelectra.console import calm_transformers, make_console, say, sound_alarm
+from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
@@ -76,10 +76,10 @@ def evaluate(
         if results["collapsed"] and (labelled or results["examples"] >= FEWEST_TO_JUDGE):
             sound_alarm(console, f"the model gives one answer to everything: {results['collapsed']}.")
         for name, value in results["scores"].items():
-            say(console, f"{name:<20} {value:.2f}")
+            say(make_results_console(quiet), f"{name:<20} {value:.2f}")
     else:
         results = intrinsic_report(model, data, **of_text, encoding=encoding, quiet=quiet)
-        print_intrinsic_report(results, console)
+        print_intrinsic_report(results, make_results_console(quiet))
     if target is not None:
         with write_directory(target, replace=overwrite) as partial:
             write_json(partial / METRICS_NAME, results)

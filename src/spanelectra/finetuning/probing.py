@@ -12,7 +12,7 @@ from rich import box
 from rich.table import Table
 
 from spanelectra.atomic_files import write_json
-from spanelectra.console import calm_transformers, make_console, say, sound_alarm
+from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
 from spanelectra.finetuning.encoder_source import open_encoder
@@ -99,7 +99,7 @@ def probe(
             "collapsed": tuned.get("collapsed"),
         }
         table.add_row(name, *_cells(results[name]))
-    console.print(table)
+    make_results_console(quiet).print(table)
     for name, result in results.items():
         if result["collapsed"]:
             sound_alarm(console, f"{name}: the fine-tuning collapsed ({result['collapsed']}).")
