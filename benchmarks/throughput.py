@@ -7,6 +7,9 @@ after round, so that a busy moment hits all of them. Reported are medians over r
 Ratios are taken within a round, to the naive step with the same dropout. Utilisation is (FLOPs that the step needs) /
 (seconds x the matrix-product peak of the same round): only scored positions count as needed, so a step that projects
 every position to the vocabulary is charged for it. On a GPU all steps run under bfloat16 autocast.
+
+The rows of electra-pytorch need `pip install --no-deps electra-pytorch==0.1.2` (its own requirements ask for
+transformers 3.0.2; the module runs without); they are left out, and named, where it is missing.
 """
 
 from __future__ import annotations

@@ -68,11 +68,17 @@ def _hours(seconds: float) -> str:
     return f"{minutes // 60:02}:{minutes % 60:02}:{second:02}"
 
 
-class ProgressCallback(TrainerCallback):
-    """A bar with rate and time left in a terminal; a line per log entry where output is not a terminal."""
+class TrainingBar(TrainerCallback):
+    """A bar with what is done and the time left, in a terminal only.
 
-    def __init__(self, console: Console) -> None:
+    Args:
+        console: where to draw it.
+        title: stands before it.
+    """
+
+    def __init__(self, console: Console, title: str = "training") -> None:
         self.console = console
+        self.title = title
         self._progress: Progress | None = None
 
     def on_train_begin(
@@ -81,7 +87,7 @@ class ProgressCallback(TrainerCallback):
         if not state.is_world_process_zero or not self.console.is_terminal or self.console.quiet:
             return
         self._progress = Progress(
-            TextColumn("training"),
+            TextColumn(self.title),
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
@@ -91,12 +97,23 @@ class ProgressCallback(TrainerCallback):
             console=self.console,
             transient=True,
         )
-        self._task = self._progress.add_task("training", total=state.max_steps, completed=state.global_step, status="")
+        self._task = self._progress.add_task(self.title, total=state.max_steps, completed=state.global_step, status="")
         self._progress.start()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self._progress is not None:
             self._progress.update(self._task, completed=state.global_step)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+class ProgressCallback(TrainingBar):
+    """The bar with the rate beside it, and a line per log entry."""
 
     def on_log(
         self,
@@ -117,13 +134,6 @@ class ProgressCallback(TrainerCallback):
         left = logs.get("seconds_left")
         tail = f"  left {_hours(left)}" if left is not None else ""
         say(self.console, f"step {state.global_step:>6}  {format_metrics(logs)}{tail}")
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
 
 
 class HistoryCallback(TrainerCallback):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,18 @@ from spanelectra.export import export
 from spanelectra.finetuning.fine_tuning import finetune
 from spanelectra.pretraining import pretrain
 from tiny_tasks import quick, save_encoder, write_task
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., str]:
+    """Writes lines into a file, ``train.tsv`` by default; returns its path."""
+
+    def function(*lines: str, name: str = "train.tsv") -> str:
+        path = tmp_path / name
+        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        return str(path)
+
+    return function
 
 
 @pytest.fixture(scope="session")

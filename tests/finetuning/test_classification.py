@@ -4,7 +4,6 @@ import json
 import math
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,16 +16,6 @@ from spanelectra.errors import UserError
 from spanelectra.finetuning.text_examples import Example
 
 Write = Callable[..., str]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def function(*lines: str, name: str = "train.tsv") -> str:
-        path = tmp_path / name
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        return str(path)
-
-    return function
 
 
 def test_labels_are_sorted_numbers_as_numbers(write: Write) -> None:

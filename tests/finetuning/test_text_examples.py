@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,16 +11,6 @@ from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.text_examples import Example, read_examples
 
 Write = Callable[..., str]
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    def function(*lines: str, name: str = "train.tsv") -> str:
-        path = tmp_path / name
-        path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
-        return str(path)
-
-    return function
 
 
 def read(path: str, **settings: Any) -> tuple[list[Example], list[str]]:

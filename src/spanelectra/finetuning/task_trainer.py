@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -21,7 +20,7 @@ from transformers import (
     set_seed,
 )
 
-from spanelectra.callbacks import TrainingDiverged
+from spanelectra.callbacks import TrainingBar, TrainingDiverged
 from spanelectra.console import say
 from spanelectra.environment import has_bfloat16_units
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
@@ -79,36 +78,6 @@ class BestState(TrainerCallback):
     def restore(self, model: PreTrainedModel) -> None:
         """Put the best weights back."""
         model.load_state_dict(self._weights)
-
-
-class FineTuningProgress(TrainerCallback):
-    """A bar in a terminal, and a line for every evaluation."""
-
-    def __init__(self, console: Console, title: str) -> None:
-        self.console = console
-        self.title = title
-        self._progress: Progress | None = None
-
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self.console.is_terminal and not self.console.quiet:
-            columns = (TextColumn(self.title), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-            left = (TextColumn("left"), TimeRemainingColumn())
-            self._progress = Progress(*columns, *left, console=self.console, transient=True)
-            self._task = self._progress.add_task(self.title, total=state.max_steps)
-            self._progress.start()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._progress is not None:
-            self._progress.update(self._task, completed=state.global_step)
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
 
 
 class LossWatch(TrainerCallback):
@@ -213,7 +182,7 @@ class FineTuningTrainer(Trainer):
             eval_dataset=list(dev_features),
             data_collator=collate,
             processing_class=tokenizer,
-            callbacks=[self.best, FineTuningProgress(console, f"seed {seed}"), LossWatch()],
+            callbacks=[self.best, TrainingBar(console, f"seed {seed}"), LossWatch()],
         )
         self.remove_callback(PrinterCallback)
 
