@@ -297,6 +297,32 @@ def test_a_collapsed_seed_is_named(tiny: Path, tmp_path: Path, capsys: pytest.Ca
     assert results["data"]["dev"]["also_in_train"] == 8
 
 
+def test_a_seed_that_learned_nothing_is_named(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train = Path(files_of(tiny, "classification")["train"])
+    sentences = [line.split("\t")[0] for line in train.read_text().splitlines()[1:41]]
+    # whatever is said of a sentence, half of it is wrong
+    rows = [f"{sentence}\t{label}" for sentence in sentences for label in ("good", "bad")]
+    (tmp_path / "dev.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    files = {"train": str(train), "dev": str(tmp_path / "dev.tsv")}
+    results = finetune(quick(tiny / "modernbert", files, tmp_path / "run", quiet=False))
+    assert results["collapsed"] == []
+    assert (
+        "ALARM seed 0: accuracy 50.00 on dev is hardly more than 50.00, always 'bad': it has learned little"
+        in capsys.readouterr().err
+    )
+
+
+def test_a_report_is_written_unless_it_is_not_wanted(tiny: Path, tmp_path: Path) -> None:
+    files = files_of(tiny, "classification")
+    for report in (True, False):
+        finetune(quick(tiny / "modernbert", files, tmp_path / "run", epochs=1, report=report, overwrite=True))
+        page = tmp_path / "run" / "report.html"
+        # an earlier run's does not outlive it
+        assert page.is_file() == report
+    finetune(quick(tiny / "modernbert", files, tmp_path / "run", epochs=1, seeds=2, resume=True))
+    assert "accuracy on dev" in page.read_text(encoding="utf-8")
+
+
 def test_it_is_a_program_of_one_process(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="fine-tuning runs in one process; start it without torchrun"):

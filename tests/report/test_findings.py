@@ -55,6 +55,12 @@ def test_a_run_that_did_not_is_not(change: dict[str, float], words: str, state: 
     assert said(findings, words).state == state == overall(findings)[0]
 
 
+def test_verdicts_that_add_nothing_are_no_good_news() -> None:
+    findings = finished({**HELD_OUT, "ato_accuracy": 0.87})
+    assert said(findings, "ranks tokens, but its verdicts add nothing yet").state == "note"
+    assert overall(findings)[0] == "good"
+
+
 def test_what_is_wrong_comes_right_after_how_far_it_got() -> None:
     findings = finished({**HELD_OUT, "ato_auc": 0.51, "mlm_loss": 6.5}, alarms=["a sentence"])
     states = [finding.state for finding in findings]

@@ -75,7 +75,8 @@ def test_findings_name_collapsed_and_missing_seeds(tmp_path: Path) -> None:
     )
     sentences = {finding.sentence: finding.state for finding in fine_tuning_findings(alone)}
     assert sentences["1 of 3 seeds are finished."] == "attention"
-    assert sentences["accuracy on dev: 40.00 over 1 seed; the commonest answer scores 50.00."] == "problem"
+    little = "accuracy on dev: 40.00 over 1 seed; the commonest answer scores 50.00: little was learned."
+    assert sentences[little] == "problem"
 
 
 @pytest.mark.parametrize(

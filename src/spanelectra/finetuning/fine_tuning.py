@@ -27,7 +27,7 @@ from spanelectra.finetuning.fine_tuning_directory import (
     start_run_directory,
 )
 from spanelectra.finetuning.interruption import stopped_by_signals
-from spanelectra.finetuning.seed_summary import format_spread, rank, summarise_runs
+from spanelectra.finetuning.seed_summary import HARDLY_MORE, format_spread, rank, summarise_runs
 from spanelectra.finetuning.task import Feature, Logits, Prediction, TargetScale, Task
 from spanelectra.finetuning.task_data import TaskData, read_task_data
 from spanelectra.finetuning.task_directory import (
@@ -41,6 +41,7 @@ from spanelectra.finetuning.task_models import build_task_model, fold_target_sca
 from spanelectra.finetuning.task_trainer import FineTuningTrainer
 from spanelectra.flops import count_parameters
 from spanelectra.memory import peak_memory_mib
+from spanelectra.report.page import write_report
 
 
 def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
@@ -99,6 +100,8 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
     results = _results([runs[seed] for seed in seeds], source, task, fitted, data)
     write_json(run / METRICS_NAME, results)
     _print_results(console, results, run)
+    if settings.report:
+        write_report(run, console)
     return results
 
 
@@ -239,5 +242,13 @@ def _print_results(console: Console, results: dict[str, Any], run: Path) -> None
                 console,
                 f"seed {result['seed']} collapsed ({result['collapsed']}){left_out}: try a smaller "
                 "--learning_rate, a longer --warmup_ratio or more --epochs.",
+            )
+        elif result["dev"][metric] < results["baseline"]["dev"]["scores"][metric] + HARDLY_MORE:
+            baseline = results["baseline"]["dev"]
+            sound_alarm(
+                console,
+                f"seed {result['seed']}: {metric} {result['dev'][metric]:.2f} on dev is hardly more than "
+                f"{baseline['scores'][metric]:.2f}, {baseline['name']}: it has learned little. Try more --epochs, "
+                "another --learning_rate or more examples.",
             )
     say(console, f"{run}: the best seed's model is in {run / MODEL_DIRECTORY}")

@@ -135,6 +135,7 @@ class FineTuningArguments(TaskArguments):
         bf16: bfloat16 autocast; auto where GPU or processor have matrix units for it.
         resume: go on with out_dir: seeds that are finished stay.
         overwrite: replace what is in out_dir.
+        report: write report.html at the end: one page to look at.
         quiet: no progress, only errors.
     """
 
@@ -155,6 +156,7 @@ class FineTuningArguments(TaskArguments):
     bf16: Literal["auto", "true", "false"] = "auto"
     resume: bool = False
     overwrite: bool = False
+    report: bool = True
     quiet: bool = False
 
     def resolved(self) -> FineTuningArguments:

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from spanelectra.atomic_files import find_damage, write_text
-from spanelectra.checkpointing import CONFIG_NAME, METRICS_NAME
+from spanelectra.checkpointing import CONFIG_NAME, METRICS_NAME, REPORT_NAME
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
@@ -22,10 +22,11 @@ from spanelectra.recipe_files import as_yaml
 
 # what a run writes, and what a kill leaves of it
 _OWN_NAME = re.compile(
-    rf"(?P<left>\.partial-|\.replaced-)?({re.escape(CONFIG_NAME)}|{re.escape(METRICS_NAME)}|{MODEL_DIRECTORY}|seed-\d+)"
+    r"(?P<left>\.partial-|\.replaced-)?"
+    rf"({'|'.join(map(re.escape, (CONFIG_NAME, METRICS_NAME, REPORT_NAME)))}|{MODEL_DIRECTORY}|seed-\d+)"
 )
 # settings that may differ when a run goes on
-_FREE_ON_RESUME = ("out_dir", "seeds", "resume", "overwrite", "quiet")
+_FREE_ON_RESUME = ("out_dir", "seeds", "resume", "overwrite", "report", "quiet")
 _INPUTS = ("model", "train", "dev", "test")
 
 

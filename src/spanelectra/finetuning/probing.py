@@ -115,7 +115,7 @@ def probe(
 def _quick_fine_tuning(settings: FineTuningArguments) -> dict[str, Any]:
     """Results of one short fine-tuning, of which nothing is kept."""
     with tempfile.TemporaryDirectory() as directory:
-        results = finetune(dataclasses.replace(settings, out_dir=str(Path(directory) / "run")))
+        results = finetune(dataclasses.replace(settings, out_dir=str(Path(directory) / "run"), report=False))
     return results["runs"][0]
 
 

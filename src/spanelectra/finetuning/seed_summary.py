@@ -6,6 +6,9 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+# Points by which a score has to be above the commonest answer's before anything is said to have been learned.
+HARDLY_MORE = 1.0
+
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
     """Mean, sample standard deviation (``None`` of one value), median and the values themselves."""

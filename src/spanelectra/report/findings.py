@@ -179,12 +179,14 @@ def _discriminator(record: RunRecord) -> list[Finding]:
         if auc is None or accuracy is None or majority is None:
             continue
         tells = auc >= 0.5 + HealthLimits().auc_margin
+        state: State = "good" if accuracy > majority else "note"
         found.append(
             Finding(
-                "good" if tells else _bad_news(record, start),
+                state if tells else _bad_news(record, start),
                 f"The discriminator, {reads}, ranks replaced above original tokens with an AUC of {auc:.3f} (0.5 is "
                 f"guessing); {accuracy:.1%} of its verdicts are right, where always giving the commoner one would be "
-                f"right {majority:.1%} of the time.",
+                f"right {majority:.1%} of the time."
+                + ("" if state == "good" or not tells else " So it ranks tokens, but its verdicts add nothing yet."),
             )
         )
         if tells and recall is not None and recall < 0.1:
