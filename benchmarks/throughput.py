@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from results_page import replace_section, table
+from rounds import by_turns, quartiles
 
 ROOT = Path(__file__).parent.parent
 PEAK = "matrix-product peak"
@@ -159,8 +160,7 @@ def measure(names: list[str], arguments: argparse.Namespace, rows: Path, device:
     peaks = []
     for number in range(arguments.rounds):
         peaks.append(peak.ask(1))
-        # forwards and backwards by turns, so that a drift of the machine favours nobody
-        for name in list(counts)[:: 1 if number % 2 == 0 else -1]:
+        for name in by_turns(list(counts), number):
             try:
                 seconds_a_step[name].append(workers[name].ask(counts[name]) / counts[name])
             except LeftOut as error:
@@ -170,14 +170,6 @@ def measure(names: list[str], arguments: argparse.Namespace, rows: Path, device:
     for worker in [peak, *workers.values()]:
         worker.process.terminate()
     return {"seconds": seconds_a_step, "peaks": peaks, "about": about, "failed": failed}
-
-
-def quartiles(values: list[float]) -> tuple[float, float]:
-    """The middle half."""
-    if len(values) < 2:
-        return values[0], values[0]
-    first, _, third = statistics.quantiles(values, n=4, method="inclusive")
-    return first, third
 
 
 def make_rows(measured: dict[str, Any], tokens: int) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ from spanelectra.optimization import build_optimizer
 from spanelectra.pretraining import build_trainer
 from spanelectra.quickstart import python_prose
 from spanelectra.run_data import RunData, read_data
+from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
 
 MASK_RATIO = 0.15
@@ -286,13 +287,16 @@ class _AfterStep(TrainerCallback):
         self.after_step()
 
 
-def run_trainer(bench: Bench, after_step: Callable[[], None]) -> None:
-    """`spanelectra pretrain`'s own loop, with loading, masking, metrics and logging, until ``after_step`` raises."""
+def make_trainer(bench: Bench) -> SpanElectraTrainer:
+    """The trainer that `spanelectra pretrain` would make, of our model with all objectives."""
     model = bench.model(*OBJECTIVES)
     console = Console(quiet=True)
-    trainer = build_trainer(
-        bench.settings, model, bench.data, console, HealthMonitor(None, 1, 0), SaveAndStopCallback()
-    )
+    return build_trainer(bench.settings, model, bench.data, console, HealthMonitor(None, 1, 0), SaveAndStopCallback())
+
+
+def run_trainer(bench: Bench, after_step: Callable[[], None]) -> None:
+    """`spanelectra pretrain`'s own loop, with loading, masking, metrics and logging, until ``after_step`` raises."""
+    trainer = make_trainer(bench)
     trainer.add_callback(_AfterStep(after_step))
     trainer.train()
 

@@ -105,6 +105,16 @@ def test_a_command_without_arguments_says_what_is_missing(command: str, capsys: 
     assert error.startswith("error: ") and len(error.strip().splitlines()) <= 2
 
 
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A current directory with the inputs F, RUN and ROWS, which commands look for before they start."""
+    monkeypatch.chdir(tmp_path)
+    Path("F").touch()
+    for name in ("RUN", "ROWS"):
+        Path(name).mkdir()
+    return tmp_path
+
+
 def stand_in(monkeypatch: pytest.MonkeyPatch, module: Any, command: str, error: Exception | None = None) -> list[dict]:
     """Put a function of the same signature in a command's place; returns what it is called with."""
     calls: list[dict] = []
@@ -119,12 +129,12 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, module: Any, command: str, error: 
     return calls
 
 
-def test_settings_of_fine_tuning_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_of_fine_tuning_arrive(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = stand_in(monkeypatch, fine_tuning, "finetune")
-    flags = "--preset cola --model M --train T --dev 0.1 --out_dir O --seeds 5 --label_column -1 --resume --quiet"
+    flags = "--preset cola --model M --train F --dev 0.1 --out_dir O --seeds 5 --label_column -1 --resume --quiet"
     assert run("finetune", *flags.split(), "--dropout=0.2", "--bf16", "false", "--regression", "false") == 0
     (settings,) = calls
-    expected = {"preset": "cola", "model": "M", "train": "T", "dev": "0.1", "out_dir": "O", "seeds": 5, "task": None}
+    expected = {"preset": "cola", "model": "M", "train": "F", "dev": "0.1", "out_dir": "O", "seeds": 5, "task": None}
     expected |= {"label_column": "-1", "resume": True, "quiet": True, "overwrite": False, "dropout": 0.2}
     expected |= {"bf16": "false", "regression": False, "learning_rate": None}
     assert {name: settings[name] for name in expected} == expected
@@ -157,14 +167,17 @@ def test_an_evaluation_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("code", [130, 143])
-def test_a_run_that_was_stopped_exits_as_its_signal_says(code: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_stopped_exits_as_its_signal_says(
+    code: int, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stand_in(monkeypatch, fine_tuning, "finetune", RunStopped(code - 128))
-    assert run("finetune", "--task", "token") == code
+    flags = "--task token --model M --train F --dev F --out_dir OUT"
+    assert run("finetune", *flags.split()) == code
 
 
 @pytest.mark.parametrize("error", [ProcessLost("another one has ended"), TrainingDiverged("the loss is nan")])
 def test_a_run_that_failed_says_why_without_a_trace(
-    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stand_in(monkeypatch, pretraining, "pretrain", error)
     assert run("pretrain", "--resume", "RUN") == 1
@@ -216,20 +229,39 @@ def test_a_log_level_holds_while_a_command_works(
     assert logging.getLogger("transformers").level == before
 
 
-def test_a_resumed_run_may_be_heard_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_may_be_heard_otherwise(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = stand_in(monkeypatch, pretraining, "pretrain")
     assert run("pretrain", "--resume", "RUN", "--log_level", "warning") == 0
     assert calls[0]["resume"] == "RUN"
 
 
-def test_values_of_every_type_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_every_type_arrive(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = stand_in(monkeypatch, pretraining, "pretrain")
     flags = "--objectives mlm,ato --learning_rate 1e-3 --seed 010 --mask_ratio 0.2 --bf16 true --generator null"
-    assert run("pretrain", *flags.split(), "--max_span_words", "0:1 0.3:5", "--masking=token", "--decoys=false") == 0
+    others = ["--max_span_words", "0:1 0.3:5", "--masking=token", "--decoys=false", "--data=ROWS", "--out_dir=OUT"]
+    assert run("pretrain", *flags.split(), *others) == 0
     (settings,) = calls
     expected = {"objectives": ["mlm", "ato"], "learning_rate": 1e-3, "seed": 10, "mask_ratio": 0.2, "bf16": "true"}
     expected |= {"generator": None, "max_span_words": "0:1 0.3:5", "masking": "token", "decoys": False}
     assert {name: settings[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("command", "flags", "message"),
+    [
+        ("pretrain", "--data ROWZ --out_dir OUT", "--data: 'ROWZ' does not exist. Did you mean 'ROWS'?"),
+        ("pretrain", "--resume RUNN", "--resume: 'RUNN' does not exist. Did you mean 'RUN'?"),
+        ("pretrain", "--data ROWS --out_dir OUT --mask_ratio 0.9", "mask_ratio must be above 0 and at most 0.5"),
+        ("finetune", "--preset sst2 --model M --train G --dev 0.1 --out_dir OUT", "--train: 'G' does not exist"),
+        ("finetune", "--preset sst2 --model M --train F --dev 1.5 --out_dir OUT", "dev 1.5 is neither a file nor"),
+        ("finetune", "--preset sst2 --model M --train F --dev G --out_dir OUT", "--dev: 'G' does not exist"),
+    ],
+)
+def test_what_needs_no_model_to_be_wrong_is_said_at_once(command: str, flags: str, message: str, here: Path) -> None:
+    code = "import sys; from spanelectra.cli import main; code = main(sys.argv[1:]); "
+    code += "assert not {'torch', 'transformers'} & set(sys.modules); sys.exit(code)"
+    done = subprocess.run([sys.executable, "-c", code, command, *flags.split()], capture_output=True, text=True)
+    assert done.returncode == 2 and message in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 Exit codes: 0 success, 2 a mistake in what the user gave (a directory that cannot be written, too), 130 and 143 after
 Ctrl-C and SIGTERM, 1 anything else.
-Modules are imported when their command runs, so that ``spanelectra --help`` answers at once.
+Modules are imported when their command runs, so that ``spanelectra --help`` answers at once; where settings are a
+class, they and the names of files are looked at before the seconds that torch and transformers take.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import importlib
 import json
 import logging
 import sys
+from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
 from spanelectra import __version__
@@ -39,6 +41,8 @@ SETTINGS = {
     "pretrain": ("spanelectra.training_args", "PretrainingArguments"),
     "finetune": ("spanelectra.finetuning.fine_tuning_args", "FineTuningArguments"),
 }
+# of these commands' settings, the ones that name files or directories, never a model on the Hub
+_FILES = {"pretrain": ("data", "resume", "probe_tasks"), "finetune": ("train", "dev", "test")}
 # commands that take something without a flag -> its name, how often (as argparse says it), and what it is
 POSITIONAL: dict[str, tuple[str, str | None, str]] = {
     "export": ("run", None, "directory of a `spanelectra pretrain` run, or a model saved there"),
@@ -67,8 +71,12 @@ def _settings_class(command: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def _parser(command: str, function: Any) -> Any:
-    """An argument parser made from the function's signature and docstring."""
+def _function(command: str) -> Any:
+    return getattr(importlib.import_module(COMMANDS[command][0]), command)
+
+
+def _parser(command: str) -> Any:
+    """An argument parser made from the signature and docstring of the command's settings, or else of its function."""
     from jsonargparse import ArgumentParser
 
     class Parser(ArgumentParser):
@@ -86,9 +94,9 @@ def _parser(command: str, function: Any) -> Any:
     elif command in POSITIONAL:
         name, count, meaning = POSITIONAL[command]
         parser.add_argument(name, nargs=count, help=meaning)
-        parser.add_function_arguments(function, skip={name})
+        parser.add_function_arguments(_function(command), skip={name})
     else:
-        parser.add_function_arguments(function)
+        parser.add_function_arguments(_function(command))
     parser.add_argument("--log_level", default=None, help=_LOG_LEVEL_HELP)
     return parser
 
@@ -104,11 +112,11 @@ def _explain(message: str, parser: Any) -> str:
     return text
 
 
-def _kinds(command: str, function: Any) -> dict[str, Any]:
+def _kinds(command: str) -> dict[str, Any]:
     """Flag -> the type of its value."""
     from spanelectra.console import LogLevel
 
-    kinds = get_type_hints(_settings_class(command) or function)
+    kinds = get_type_hints(_settings_class(command) or _function(command))
     return {f"--{name}": kind for name, kind in kinds.items() if name != "return"} | {"--log_level": LogLevel}
 
 
@@ -156,7 +164,7 @@ def _checked_text(text: str, kind: Any, flag: str) -> str:
     return json.dumps(value) if isinstance(value, (bool, list)) else str(value)
 
 
-def _run_with_settings(command: str, parser: Any, arguments: list[str], function: Any) -> Any:
+def _run_with_settings(command: str, parser: Any, arguments: list[str]) -> Any:
     """A command whose settings are a class; ``--recipe`` of pretrain sets defaults that flags override."""
     from spanelectra.recipe_files import as_yaml, load_recipe
 
@@ -174,7 +182,25 @@ def _run_with_settings(command: str, parser: Any, arguments: list[str], function
     if parsed.print_config:
         print(as_yaml(settings.resolved()), end="")
         return None
-    return function(settings)
+    _check_early(command, settings)
+    return _function(command)(settings)
+
+
+def _check_early(command: str, settings: Any) -> None:
+    """What can be seen to be wrong without a model.
+
+    Raises:
+        UserError: for a setting that is missing or does not fit, or a file that is not there.
+    """
+    from spanelectra.data.text_files import did_you_mean_path
+
+    if not (command == "pretrain" and settings.resume):
+        settings.resolved().check()
+    for name in _FILES[command]:
+        value = getattr(settings, name)
+        is_file = isinstance(value, str) and value and not (name == "dev" and settings.dev_fraction is not None)
+        if is_file and not Path(value).expanduser().exists():
+            raise UserError(f"--{name}: '{value}' does not exist.{did_you_mean_path(Path(value).expanduser())}")
 
 
 def _chosen_log_level(arguments: list[str]) -> contextlib.AbstractContextManager[None]:
@@ -204,19 +230,18 @@ def main(argv: list[str] | None = None) -> int:
     try:
         if command not in COMMANDS:
             raise UserError(f"unknown command '{command}'.{did_you_mean(command, COMMANDS)} See spanelectra --help.")
-        function = getattr(importlib.import_module(COMMANDS[command][0]), command)
-        parser = _parser(command, function)
-        rest = _checked_flags(rest, _kinds(command, function))
+        parser = _parser(command)
+        rest = _checked_flags(rest, _kinds(command))
         with _chosen_log_level(rest):
             if command in SETTINGS:
                 from spanelectra.memory import keep_freed_memory
 
                 keep_freed_memory()
-                _run_with_settings(command, parser, rest, function)
+                _run_with_settings(command, parser, rest)
             else:
                 values = vars(parser.parse_args(rest))
                 values.pop("log_level")
-                function(**values)
+                _function(command)(**values)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
