@@ -112,6 +112,16 @@ class TestProgress:
     def test_more_than_a_day_left_is_not_shown_as_less(self) -> None:
         assert "left 26:00:00" in self.show(False, [{"loss": 1.0, "seconds_left": 26 * 3600.0}])
 
+    def test_a_jump_of_the_loss_is_explained_where_more_is_summed(self) -> None:
+        before, after = (
+            {"loss": 6.0, "mlm_loss": 6.0},
+            {"loss": 46.0, "mlm_loss": 6.0, "ato_loss": 0.4, "sbpo_loss": 0.7},
+        )
+        shown = self.show(False, [before, {"eval_loss": 46.0, "eval_ato_loss": 0.4}, before, after, after])
+        assert shown.splitlines()[3] == "step      7  ato and sbpo joined; from here on they are in the loss, too"
+        assert shown.count("joined") == 1
+        assert "joined" not in self.show(False, [after, after]), "a resumed run begins with them"
+
     def test_other_processes_and_quiet_runs_are_silent(self) -> None:
         assert self.show(True, [self.LOGS], first_process=False) == self.show(True, [self.LOGS], quiet=True) == ""
 

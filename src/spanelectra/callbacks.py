@@ -30,6 +30,7 @@ _SHOWN = {
     "tokens_per_second": "tok/s",
     "model_flops_utilisation": "mfu",
 }
+_LOSSES = ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss")
 
 
 class RunFailed(RuntimeError):
@@ -115,6 +116,10 @@ class TrainingBar(TrainerCallback):
 class ProgressCallback(TrainingBar):
     """The bar with the rate beside it, and a line per log entry."""
 
+    def __init__(self, console: Console) -> None:
+        super().__init__(console)
+        self._summed: set[str] | None = None
+
     def on_log(
         self,
         args: TrainingArguments,
@@ -129,11 +134,19 @@ class ProgressCallback(TrainingBar):
             shown = {name.removeprefix("eval_"): value for name, value in logs.items()}
             say(self.console, f"step {state.global_step:>6}  held-out  {format_metrics(shown)}")
             return
+        self._explain_jump({name for name in _LOSSES if logs.get(name) is not None}, state.global_step)
         if self._progress is not None:
             self._progress.update(self._task, status=f"{logs.get('tokens_per_second', 0):,.0f} tok/s")
         left = logs.get("seconds_left")
         tail = f"  left {_hours(left)}" if left is not None else ""
         say(self.console, f"step {state.global_step:>6}  {format_metrics(logs)}{tail}")
+
+    def _explain_jump(self, summed: set[str], step: int) -> None:
+        """Say so where more losses are summed than in the line before: that is no divergence."""
+        joined = [_SHOWN[name] for name in _LOSSES if self._summed is not None and name in summed - self._summed]
+        if joined:
+            say(self.console, f"step {step:>6}  {' and '.join(joined)} joined; from here on they are in the loss, too")
+        self._summed = summed
 
 
 class HistoryCallback(TrainerCallback):

@@ -142,7 +142,11 @@ def test_a_name_does_not_fit_a_file_without_header(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.tsv", "text\tlabel\nfine\t1\nbad\t0\tmore\n", r"a\.tsv:3: 3 fields where the first line has 2; a tab"),
+        (
+            "a.tsv",
+            "text\tlabel\nfine\t1\nbad\t0\tmore\n",
+            r"a\.tsv:3: 3 fields where the first line has 2; a text with a tab",
+        ),
         (
             "a.csv",
             "text,label\nfine, really,1\n",
@@ -151,7 +155,17 @@ def test_a_name_does_not_fit_a_file_without_header(tmp_path: Path) -> None:
         ("a.csv", 'text,label\n"fine"ly,1\n', r"a\.csv:2: malformed"),
         ("a.jsonl", '{"text": "x"}\n{"text": \n', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", '{"text": "x"}\n\n[1]\n', r"a\.jsonl:3: one JSON object a line"),
-        ("a.txt", "no tabs here\n", r"a\.txt:1: no tab"),
+        (
+            "a.tsv",
+            "text\tlabel\nfine\t1\nbad\n",
+            r"a\.tsv:3: 1 field where the first line has 2; a tab that is missing",
+        ),
+        (
+            "a.csv",
+            'text,label\n"fine,1\nbad,0\ngood",1,2\n',
+            r"a\.csv:2: 3 fields where .* it goes on to line 4: a quote",
+        ),
+        ("a.csv", 'text,label\nbad,0\n"fine,1\nbad,0\n', r"a\.csv:3: malformed .*The row ends at line 4: a quote"),
         ("a.tsv", "", "no records"),
         ("a.tsv", "text\tlabel\n", "no records"),
         ("a.parquet", "PAR?", "cannot be read as Parquet"),

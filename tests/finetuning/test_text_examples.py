@@ -95,3 +95,16 @@ def test_a_bad_record_is_named_with_its_line(line: str, regression: bool, messag
     path = write('{"text": "a", "label": 1}', line, name="train.jsonl")
     with pytest.raises(UserError, match=message):
         read(path, regression=regression)
+
+
+def test_a_text_a_line_is_enough_where_no_label_is_wanted(write: Write) -> None:
+    path = write("a fine film", "bad, really", name="new.txt")
+    settings = FineTuningArguments(task="classification", model="m", train="t", dev="d", out_dir="o").resolved()
+    examples, remarks = read_examples(path, settings, labelled=False)
+    assert [(example.text, example.label, example.line) for example in examples] == [
+        ("a fine film", None, 1),
+        ("bad, really", None, 2),
+    ]
+    assert remarks == []
+    with pytest.raises(UserError, match=r"new.txt: no column is left for the label.*tsv separates them by tabs"):
+        read(path)

@@ -50,12 +50,16 @@ def delimited_rows(
         reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
     else:
         reader = csv.reader(lines, strict=True)
+    begins = 1
     try:
         for row in reader:
             if row:
                 yield reader.line_num, row
+            begins = reader.line_num + 1
     except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: malformed ({error}).") from None
+        spans = reader.line_num > begins
+        hint = f' The row ends at line {reader.line_num}: a quote (") that nothing closes?' if spans else ""
+        raise UserError(f"{path}:{begins}: malformed ({error}).{hint}") from None
 
 
 def read_json_lines(path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None]) -> Iterator[str]:

@@ -40,9 +40,14 @@ def corpus_lines(statistics: CorpusStatistics, seconds: float) -> dict[str, Any]
     megabytes = statistics.bytes_read / 1e6
     lines: dict[str, Any] = {
         "files": statistics.files,
-        "text": f"{megabytes:.1f} MB in {seconds:.1f} s, {megabytes / seconds:.1f} MB/s",
+        "text": f"{_decimals(megabytes)} MB in {seconds:.1f} s, {_decimals(megabytes / seconds)} MB/s",
     }
     if statistics.skipped:
         first, reason = next(iter(statistics.skipped.items()))
         lines["skipped files"] = f"{len(statistics.skipped)}, such as {first} ({reason})"
     return lines
+
+
+def _decimals(value: float) -> str:
+    """One digit after the point; two that count of what is below 1, which would else be 0."""
+    return f"{value:,.1f}" if value >= 1 else f"{value:.2g}"

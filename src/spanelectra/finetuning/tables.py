@@ -101,7 +101,7 @@ def read_table(
     """Read a file of records whole.
 
     Args:
-        path: csv (quoted as in RFC 4180), tsv (no quoting), txt with tabs, jsonl or parquet; text may be compressed.
+        path: csv (quoted as in RFC 4180), tsv (no quoting), txt like tsv, jsonl or parquet; text may be compressed.
         header: whether the first line of csv or tsv names the columns; ``auto`` looks.
         names: names that columns usually have, in lower case, by which ``auto`` knows a header.
         encoding: of all but parquet.
@@ -133,15 +133,9 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     if not rows:
         return Table(path, [], False, [])
     width = len(rows[0].fields)
-    if extension == ".txt" and width == 1:
-        raise UserError(f"{path}:{rows[0].line}: no tab; a txt file is read as columns that tabs separate.")
     for row in rows:
         if len(row.fields) != width:
-            cause = "a tab inside of a text?" if extension != ".csv" else 'a text with a comma and without quotes (")?'
-            raise UserError(
-                f"{path}:{row.line}: {len(row.fields)} fields where the first line has {width}; {cause} "
-                "Every line must have as many as the first."
-            )
+            raise _wrong_width(path, row, width, extension)
     remarks: list[str] = []
     named = header == "yes"
     if header == "auto":
@@ -155,6 +149,23 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     if named:
         return Table(path, [name.strip() for name in rows[0].fields], True, rows[1:], remarks)
     return Table(path, list(map(str, range(width))), False, rows)
+
+
+def _wrong_width(path: str, row: Row, width: int, extension: str) -> UserError:
+    """The error for a row that has another number of fields than the first, with what is likely to be the cause."""
+    further_lines = sum(field.count("\n") for field in row.fields)
+    separator = "comma" if extension == ".csv" else "tab"
+    if further_lines:
+        cause = f'it goes on to line {row.line}: a quote (") that nothing closes?'
+    elif len(row.fields) < width:
+        cause = f"a {separator} that is missing, or a text with a line break in it?"
+    else:
+        cause = "a text with a tab in it?" if separator == "tab" else 'a text with a comma and without quotes (")?'
+    count = f"{len(row.fields)} field{'s' * (len(row.fields) != 1)}"
+    return UserError(
+        f"{path}:{row.line - further_lines}: {count} where the first line has {width}; {cause} "
+        "Every line must have as many as the first."
+    )
 
 
 def _names_columns(rows: list[list[str]], usual_names: Collection[str]) -> Literal["yes", "no", "perhaps"]:
