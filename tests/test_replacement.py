@@ -41,10 +41,11 @@ def test_samples_follow_the_softmax_at_each_temperature(temperature):
     assert chi_square(sampled, torch.softmax(logits / (1.2 * temperature), -1)) > CHI_SQUARE_999[11]
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 16, 23])
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 3.0])
-def test_each_sample_is_the_inverse_of_the_cumulative_sum(temperature):
+def test_each_sample_is_the_inverse_of_the_cumulative_sum(temperature, count):
     torch.manual_seed(1)
-    logits, noise = torch.randn(4, 50, 23) * 2, torch.rand(4, 50)
+    logits, noise = torch.randn(4, 50, count) * 2, torch.rand(4, 50)
     sampled = sample_tokens(logits, noise, temperature)
     expected = [
         [slow_sample(logits[i, j].tolist(), noise[i, j].item(), temperature) for j in range(50)] for i in range(4)
@@ -76,6 +77,12 @@ def test_a_token_without_probability_is_never_drawn(noise):
     logits[0, 300:600] = torch.randn(300, generator=torch.Generator().manual_seed(2))
     sampled = sample_tokens(logits, torch.tensor([noise], dtype=torch.float64)).item()
     assert 300 <= sampled < 600
+
+
+@pytest.mark.parametrize("count", [2, 10, 50])
+def test_what_is_no_number_draws_a_token_that_there_is(count):
+    logits = torch.full((3, count), torch.nan)
+    assert sample_tokens(logits, torch.tensor([0.0, 0.5, 1.0])).max() < count
 
 
 def test_a_low_temperature_is_argmax_and_samples_carry_no_gradient():
