@@ -492,3 +492,11 @@ def test_one_seed_gives_one_model_and_one_loss():
     models = [joint_model("modernbert", seed=5) for _ in range(2)]
     losses = [model(**make_batch(3)).loss.item() for model in models]
     assert losses[0] == losses[1] != joint_model("modernbert", seed=6)(**make_batch(3)).loss.item()
+
+
+@torch.no_grad()
+def test_a_generator_that_overflows_gives_a_loss_that_is_no_number_not_an_error(batch):
+    # so that the trainer can leave the step out, and go back
+    model = joint_model("electra")
+    model.generator.language_model.get_output_embeddings().bias.fill_(torch.nan)
+    assert not torch.isfinite(model(**batch).loss)

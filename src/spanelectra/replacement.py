@@ -40,7 +40,8 @@ def sample_tokens(logits: Tensor, noise: Tensor, temperature: float = 1.0) -> Te
     threshold = noise.to(cumulative).unsqueeze(-1) * total
     # noise that rounds to 1 must not fall off the end, onto a last token that may have no probability at all
     threshold = torch.minimum(threshold, torch.nextafter(total, torch.zeros_like(total)))
-    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
+    # where logits are no numbers there is none; the step is left out later, and must not fail here
+    return torch.searchsorted(cumulative, threshold, right=True).squeeze(-1).clamp(max=logits.shape[-1] - 1)
 
 
 @torch.no_grad()
