@@ -1,0 +1,211 @@
+"""The points of `cost_growth.py` as `docs/cost-growth.md` and its pictures.
+
+An axis is a section between two marks; what is written by hand outside of them, such as why a curve bends, stays.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+from checked_out import at
+from results_page import replace_section, table
+
+TITLES = {
+    "length": "Sequence length (16 rows)",
+    "vocabulary": "Vocabulary",
+    "batch": "Rows a batch",
+    "encoder": "Encoder",
+    "processes": "Processes",
+    "base": "`base` at 512 tokens in 8 GB",
+}
+UTILISATION_TOLERANCE, MEMORY_TOLERANCE = 0.15, 0.25
+EIGHT_GIGABYTES = 8e9 / (1 << 20)
+HEAD = "# How the cost of a step grows\n"
+
+
+def falls(values: Sequence[float], tolerance: float = UTILISATION_TOLERANCE) -> list[int]:
+    """Places of values that are below ``1 - tolerance`` times the best one before them: utilisation that is lost."""
+    return [place for place in range(1, len(values)) if values[place] < (1 - tolerance) * max(values[:place])]
+
+
+def rises(values: Sequence[float], tolerance: float = MEMORY_TOLERANCE) -> list[int]:
+    """Places of values that are above ``1 + tolerance`` times the least one before them: memory that grows faster."""
+    return [place for place in range(1, len(values)) if values[place] > (1 + tolerance) * min(values[:place])]
+
+
+def memory_of_more_tokens(points: list[dict[str, Any]]) -> list[float]:
+    """KiB that a token more takes at the peak, from each point to the next: what a process has anyway drops out."""
+    return [
+        (large["peak_memory_mib"] - small["peak_memory_mib"]) * (1 << 10) / (large["tokens"] - small["tokens"])
+        for small, large in itertools.pairwise(points)
+    ]
+
+
+def surprises(axis: str, points: list[dict[str, Any]]) -> list[str]:
+    """Sentences about time that grows faster than arithmetic, and memory that grows faster than tokens."""
+    labels = [point["point"]["label"] for point in points]
+    utilisation = [point["utilisation"] for point in points]
+    found = [
+        f"At {labels[place]} a step makes {utilisation[place] / max(utilisation[:place]):.0%} of the best utilisation "
+        "before it: its time grows faster than its FLOPs."
+        for place in falls(utilisation)
+    ]
+    # on the other axes tokens do not grow
+    grows = axis in ("length", "batch")
+    memory = memory_of_more_tokens(points) if grows else []
+    found += [
+        f"From {labels[place]} to {labels[place + 1]} a token more takes {memory[place]:,.0f} KiB, before as few as "
+        f"{min(memory[:place]):,.0f}."
+        for place in rises(memory)
+    ]
+    return found or [
+        f"No point loses more than {UTILISATION_TOLERANCE:.0%} of the best utilisation before it"
+        + (f", and no token more takes {MEMORY_TOLERANCE:.0%} more memory than one before." if grows else ".")
+    ]
+
+
+def steps_section(axis: str, points: list[dict[str, Any]]) -> str:
+    """The section of an axis of bare steps."""
+    rows = [
+        [
+            point["point"]["label"],
+            f"{point['parameters'] / 1e6:.1f} M",
+            f"{point['tokens']:,}",
+            f"{point['flops'] / 1e9:,.0f}",
+            seconds(point),
+            f"{point['tokens'] / point['seconds']:,.0f}",
+            f"{point['utilisation']:.2f}",
+            "-" if point["kept_mib"] is None else f"{point['kept_mib']:,.0f}",
+            f"{point['peak_memory_mib']:,.0f}",
+        ]
+        for point in points
+    ]
+    headings = ["", "parameters", "tokens a step", "GFLOP a step (counted)", "s a step (least - most)", "tokens/s"]
+    headings += ["utilisation", "kept for the backward pass, MiB (counted)", "peak MiB"]
+    return "\n".join([*head(axis), table(headings, rows), "", *(f"- {line}" for line in surprises(axis, points))])
+
+
+def processes_section(points: list[dict[str, Any]]) -> str:
+    """The section of real runs of one process and several."""
+    rates = {
+        (point["point"]["processes"], point["point"]["threads"]): point["tokens"] / point["seconds"] for point in points
+    }
+    rows = [
+        [
+            point["point"]["label"],
+            f"{point['tokens']:,}",
+            seconds(point),
+            f"{point['tokens'] / point['seconds']:,.0f}",
+            f"{point['utilisation']:.2f}",
+            f"{point['peak_memory_mib']:,.0f}",
+        ]
+        for point in points
+    ]
+    headings = ["", "tokens a step", "s a step (least - most)", "tokens/s", "utilisation", "peak MiB of the first"]
+    lines = [*head("processes"), table(headings, rows)]
+    if {(1, 1), (2, 1)} <= rates.keys():
+        lines += ["", f"- Two processes train {rates[2, 1] / rates[1, 1]:.2f} times as many tokens/s as one."]
+    return "\n".join(lines)
+
+
+def base_section(points: list[dict[str, Any]]) -> str:
+    """The section of what fits into 8 GB."""
+    rows = [
+        [
+            point["point"]["label"],
+            f"{point['vocabulary'] if point['point']['processes'] else point['point']['vocabulary']:,}",
+            seconds(point),
+            f"{point['tokens'] / point['seconds']:,.0f}",
+            f"{point['utilisation']:.2f}",
+            f"{point['peak_memory_mib']:,.0f}",
+            "yes" if point["peak_memory_mib"] < EIGHT_GIGABYTES else "no",
+        ]
+        for point in points
+    ]
+    headings = [
+        "4 rows a step", "vocabulary", "s a step (least - most)", "tokens/s", "utilisation", "peak MiB", "inside 8 GB"
+    ]  # fmt: skip
+    return "\n".join([*head("base"), table(headings, rows)])
+
+
+def seconds(point: dict[str, Any]) -> str:
+    """``0.21 (0.20 - 0.23)``."""
+    least, most = point["least_and_most"]
+    return f"{point['seconds']:.3g} ({least:.3g} - {most:.3g})"
+
+
+def head(axis: str) -> list[str]:
+    """Heading and picture of a section."""
+    return [f"## {TITLES[axis]}", "", f"![tokens per second, utilisation and memory](cost-growth-{axis}.png)", ""]
+
+
+def draw(axis: str, points: list[dict[str, Any]], file: Path) -> None:
+    """Tokens/s with utilisation, and the peak of memory, at each point."""
+    figure, (speed, memory) = plt.subplots(1, 2, figsize=(10, 3.2), constrained_layout=True)
+    places = range(len(points))
+    labels = [point["point"]["label"].replace("`", "").replace(", ", ",\n") for point in points]
+    rates = [point["tokens"] / point["seconds"] for point in points]
+    style = "o-" if axis in ("length", "vocabulary", "batch") else "o"
+    speed.plot(places, rates, style, color="C0")
+    speed.set_title("tokens/s (blue), utilisation (orange, right)", fontsize=10)
+    speed.set_ylim(0, 1.15 * max(rates))
+    used = speed.twinx()
+    used.plot(places, [point["utilisation"] for point in points], style, color="C1")
+    used.set_ylim(0, 1)
+    peaks = [point["peak_memory_mib"] for point in points]
+    memory.plot(places, peaks, style, color="C2")
+    memory.set_title("peak memory, MiB", fontsize=10)
+    memory.set_ylim(0, 1.15 * max(peaks))
+    if axis == "base":
+        memory.axhline(EIGHT_GIGABYTES, color="grey", linewidth=0.8)
+    for part in (speed, memory):
+        part.set_xticks(list(places), labels, fontsize=8)
+        part.grid(alpha=0.3)
+    figure.savefig(file, dpi=80)
+    plt.close(figure)
+
+
+def about(result: dict[str, Any]) -> str:
+    """How it was measured."""
+    environment, versions = result["environment"], result["environment"]["versions"]
+    measured = sorted({at(point) for point in result["points"].values()})
+    threads = sorted(
+        {point["point"]["threads"] for point in result["points"].values() if not point["point"]["processes"]}
+    )
+    loads = [point["load"] for point in result["points"].values()]
+    return (
+        "Written by `python benchmarks/cost_growth.py`; every figure is in [cost-growth.json](cost-growth.json). "
+        "All four objectives, no dropout, AdamW, float32; where nothing else is said an ELECTRA of 128 x 4 with a "
+        "generator half as wide, 16 rows of 128 tokens and a vocabulary of 10,000, random ids. Every point ran in a "
+        "process of its own; medians of its steps, without the first. Utilisation is the FLOPs that a step needs "
+        f"over what the largest matrix product made in the same process. {environment['processor']}, threads: "
+        f"{', '.join(map(str, threads))}; torch {versions['torch']}, transformers {versions['transformers']}, Python "
+        f"{versions['python']}; measured {', '.join(measured)}; load of the machine before a point: "
+        f"{min(loads):.1f} to {max(loads):.1f}."
+    )
+
+
+def write_page(result: dict[str, Any], out: Path) -> None:
+    """Write page and pictures of every axis that has points."""
+    if not result["points"]:
+        return
+    page = out / "cost-growth.md"
+    if not page.is_file():
+        page.write_text(HEAD, encoding="utf-8")
+    replace_section(page, "about", about(result))
+    for axis in TITLES:
+        points = [point for point in result["points"].values() if point["point"]["axis"] == axis]
+        if not points:
+            continue
+        draw(axis, points, out / f"cost-growth-{axis}.png")
+        sections = {"processes": processes_section, "base": base_section}
+        text = sections[axis](points) if axis in sections else steps_section(axis, points)
+        replace_section(page, axis, text)
