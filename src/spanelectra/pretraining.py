@@ -30,7 +30,6 @@ from spanelectra.data.training_rows import ShuffledRows
 from spanelectra.data.word_starts import word_start_table
 from spanelectra.environment import process_rank
 from spanelectra.errors import UserError
-from spanelectra.finetuning.probe_callback import ProbeCallback
 from spanelectra.health import HealthMonitor
 from spanelectra.model_building import (
     build_model,
@@ -275,6 +274,9 @@ def _probe_while_training(
     Raises:
         UserError: for tasks that do not fit, before anything is trained.
     """
+    # scikit-learn and all that reads tasks, which a run without a probe need not wait for
+    from spanelectra.finetuning.probe_callback import ProbeCallback
+
     try:
         steps = trainer.settings.probe_steps
         trainer.add_callback(ProbeCallback(trainer, data.tokenizer, tasks, steps, console, monitor.alarms))

@@ -12,7 +12,6 @@ from collections.abc import Collection
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
-from sklearn.utils.extmath import randomized_svd
 
 WINDOW = 5
 # Neighbours' frequencies are raised to this power, so that rare ones count less (Levy, Goldberg & Dagan 2015, 3.2).
@@ -82,6 +81,9 @@ def cooccurrence_embeddings(
         (vocab_size, size) float32, centred, with a standard deviation of 1 over the tokens that occur; all zero for
         those that do not, and for the ignored ones.
     """
+    # a second of imports that runs without this start need not wait for
+    from sklearn.utils.extmath import randomized_svd
+
     step = max(1, rows.size // MAX_TOKENS)
     information = positive_mutual_information(cooccurrence_counts(rows[::step], vocab_size), ignored_ids)
     rank = min(size, vocab_size - 1)
