@@ -39,7 +39,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 SECONDS_A_CASE = 10
-SECONDS_A_SLICE = 5
+SECONDS_A_SLICE = 40
 PACKAGE = str(ROOT / "src")
 
 
