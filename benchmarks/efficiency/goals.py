@@ -1,0 +1,93 @@
+"""The goal of the experiment in four sentences, each with what was found and whether it is met."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from comparisons import Line, Scores, flops_needed, holm, paired_differences, scores_of
+from tiers import Tier
+
+SIGNIFICANT = 0.05
+LEAST_GAIN = 1.0  # points, over the best baseline at the largest budget
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What was hoped for; ``met`` is ``None`` while results are missing."""
+
+    sentence: str
+    found: str
+    met: bool | None
+
+
+def baselines_of(tier: Tier) -> list[str]:
+    """The methods that ours is measured against: all that are pre-trained."""
+    return [name for name, method in tier.methods.items() if name != tier.ours and not method.fresh]
+
+
+def goals(tier: Tier, lines: Sequence[Line], tasks: Sequence[str], split: str) -> list[Goal]:
+    """Judge the goals that a tier can: those of its baselines that it has.
+
+    Args:
+        tier: the tier.
+        lines: results.
+        tasks: those that are averaged.
+        split: dev or test.
+    """
+    scores = {name: scores_of(lines, name, tasks, split) for name in [tier.ours, *baselines_of(tier)]}
+    largest = tier.budgets[-1].flops
+    found = [
+        _share_of_compute(scores, tier.ours, name, largest, share)
+        for name, share in ((tier.reference, 0.25), ("electra", 0.5))
+        if name in scores and name != tier.ours
+    ]
+    return [*found, _never_below(tier, scores), _best_at_the_largest(tier, scores, largest)]
+
+
+def _mean(scores: Scores, budget: float) -> float | None:
+    return statistics.fmean(scores[budget].values()) if budget in scores else None
+
+
+def _share_of_compute(scores: dict[str, Scores], ours: str, other: str, largest: float, share: float) -> Goal:
+    sentence = f"{ours} reaches {other}'s score at {largest:.2g} with {share:.0%} of its FLOPs or fewer"
+    level = _mean(scores[other], largest)
+    needed = None if level is None else flops_needed(scores[ours], level)
+    if level is None or needed is None:
+        return Goal(sentence, "-", None)
+    part = f"{needed} FLOPs, {needed.relation}{needed.flops / largest:.0%}, for {level:.2f}"
+    if needed.relation == "> " and largest not in scores[ours]:
+        return Goal(sentence, part, None)
+    return Goal(sentence, part, needed.relation != "> " and needed.flops <= share * largest * (1 + 1e-9))
+
+
+def _never_below(tier: Tier, scores: dict[str, Scores]) -> Goal:
+    gaps = {}
+    for budget in (budget.flops for budget in tier.budgets):
+        means = {name: _mean(by_budget, budget) for name, by_budget in scores.items()}
+        others = [mean for name, mean in means.items() if name != tier.ours and mean is not None]
+        ours = means[tier.ours]
+        if ours is not None and len(others) == len(means) - 1 and others:
+            gaps[budget] = ours - max(others)
+    found = ", ".join(f"{gap:+.2f} at {budget:.2g}" for budget, gap in gaps.items()) or "-"
+    met = False if any(gap < 0 for gap in gaps.values()) else True if len(gaps) == len(tier.budgets) else None
+    return Goal(f"{tier.ours} is at no budget below the best baseline", found, met)
+
+
+def _best_at_the_largest(tier: Tier, scores: dict[str, Scores], largest: float) -> Goal:
+    """Against each baseline on its own, the p values adjusted, so that the best needs not be picked by its score."""
+    sentence = f"at {largest:.2g} it beats every baseline by {LEAST_GAIN:g} point or more, outside the noise of seeds"
+    found = {}
+    for name in baselines_of(tier):
+        differences = paired_differences(scores[tier.ours], scores[name])
+        if not differences or differences[-1].budget != largest or differences[-1].p is None:
+            return Goal(sentence, "-", None)
+        found[name] = differences[-1]
+    adjusted = holm([difference.p for difference in found.values() if difference.p is not None])
+    shown = ", ".join(
+        f"{difference.mean:+.2f} against {name} (p = {p:.2g})"
+        for (name, difference), p in zip(found.items(), adjusted, strict=True)
+    )
+    is_met = all(difference.mean >= LEAST_GAIN for difference in found.values()) and max(adjusted) < SIGNIFICANT
+    return Goal(sentence, f"{shown}; p adjusted by Holm", is_met)

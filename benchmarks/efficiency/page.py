@@ -1,0 +1,290 @@
+"""Results of a tier -> a section of `docs/results.md` and a plot. Says what is missing.
+
+    python benchmarks/efficiency/page.py benchmarks/efficiency/tier1.yaml
+
+Scores on test are shown once every unit of the tier is there, and not before: everything is chosen on dev.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from comparisons import (
+    CONFIDENCE,
+    Judgement,
+    Line,
+    averaged_tasks,
+    crossings,
+    flops_needed,
+    judge_task,
+    needed_by_seed,
+    paired_differences,
+    scores_of,
+    summarise,
+)
+from goals import baselines_of, goals
+from plan import Planned, chosen_multiple, dev_score, plan
+from plots import PANELS, plot_curves, plot_scores
+from results_file import read_lines, results_path
+from tiers import Tier, read_tier
+
+sys.path.append(str(Path(__file__).parent.parent))
+from checked_out import at
+from results_page import replace_section, table
+
+ROOT = Path(__file__).parent.parent.parent
+AVERAGE = "mean"
+
+
+def missing(planned: Sequence[Planned]) -> str:
+    """What is not there yet, in a sentence; empty where all is."""
+    open_units = [entry.unit for entry in planned if entry.state in ("ready", "waiting", "failed")]
+    counts = Counter((unit.purpose, unit.budget, unit.method) for unit in open_units)
+    parts = [
+        f"{method} {'learning rates' if purpose == 'tuning' else f'at {budget:.2g}' if budget else ''} ({count})"
+        for (purpose, budget, method), count in counts.items()
+    ]
+    done = sum(entry.state == "done" for entry in planned)
+    if not parts:
+        return ""
+    return f"**Not complete: {done} of {done + len(open_units)} units.** Missing: {', '.join(parts)}."
+
+
+def score_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
+    """A row for every budget and method: the mean, each task, the probe, and what it cost."""
+    measures = {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}
+    # the probe is scored on dev, and so shown beside it alone
+    probed = tier.probe["only"] if split == "dev" else []
+    headings = ["FLOPs", "method", *measures, *(f"probe {task}" for task in probed), "M tokens", "hours (processor)"]
+    rows = []
+    for budget in (0.0, *(budget.flops for budget in tier.budgets)):
+        for name, method in tier.methods.items():
+            found = [
+                line for line in lines
+                if line["purpose"] == "evaluation" and line["method"] == name and line["budget"] == budget
+            ]  # fmt: skip
+            if not found:
+                continue
+            cells = [scores_of(lines, name, tasks, split).get(budget, {}).values() for tasks in measures.values()]
+            rows.append(
+                [
+                    f"{budget:.2g}" if budget else "-",
+                    name + _collapsed(found),
+                    *(str(summarise(values)) if values else "-" for values in cells),
+                    *(_probe(found if not method.fresh else lines, task, method.fresh) for task in probed),
+                    f"{statistics.fmean(line['tokens'] for line in found) / 1e6:.1f}" if budget else "-",
+                    _hours(found) if budget else "-",
+                ]
+            )
+    return table(headings, rows)
+
+
+def _collapsed(found: Sequence[Line]) -> str:
+    count = sum(len(task["collapsed"]) for line in found for task in line["tasks"].values())
+    return f" ({count} fine-tunings collapsed)" if count else ""
+
+
+def _probe(found: Sequence[Line], task: str, fresh: bool) -> str:
+    """Best layer of a linear probe; one of fresh weights is the same in all lines of a seed."""
+    layers = "fresh_layers" if fresh else "layers"
+    evaluated = [line for line in found if line["purpose"] == "evaluation" and task in line["probe"]]
+    values = {line["seed"]: max(line["probe"][task][layers]) for line in evaluated}.values()
+    return str(summarise(values)) if values else "-"
+
+
+def _hours(found: Sequence[Line]) -> str:
+    wall = statistics.fmean(line["wall_seconds"] for line in found) / 3600
+    processor = [line["processor_seconds"] for line in found if line["processor_seconds"] is not None]
+    return f"{wall:.2f} ({statistics.fmean(processor) / 3600:.2f})" if processor else f"{wall:.2f}"
+
+
+def difference_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
+    """Ours minus each other method, for the mean and every task: a column a budget."""
+    rows = []
+    for measure, tasks in {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}.items():
+        ours = scores_of(lines, tier.ours, tasks, split)
+        for name in baselines_of(tier):
+            found = {d.budget: d for d in paired_differences(ours, scores_of(lines, name, tasks, split))}
+            cells = [str(found[budget.flops]) if budget.flops in found else "-" for budget in tier.budgets]
+            if found:
+                rows.append([measure, name, *cells])
+    return (
+        "Not yet: there is no seed that two methods have."
+        if not rows
+        else table([f"{tier.ours} less", "", *(f"{budget.flops:.2g}" for budget in tier.budgets)], rows)
+    )
+
+
+def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
+    """FLOPs that every method needs for the reference's score at the largest budget, and where curves cross."""
+    rows = []
+    for measure, tasks in {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}.items():
+        reference = scores_of(lines, tier.reference, tasks, split)
+        if tier.budgets[-1].flops not in reference:
+            continue
+        level = statistics.fmean(reference[tier.budgets[-1].flops].values())
+        ours = scores_of(lines, tier.ours, tasks, split)
+        for name in (tier.ours, *baselines_of(tier)):
+            scores = scores_of(lines, name, tasks, split)
+            by_seed = ", ".join(str(needed) for needed in needed_by_seed(scores, level))
+            points = crossings(ours, scores) if name != tier.ours else []
+            rows.append(
+                [
+                    f"{measure}, {level:.2f}",
+                    name,
+                    str(flops_needed(scores, level) or "-"),
+                    by_seed or "-",
+                    ", ".join(f"{point:.2g}" for point in points) or ("-" if name == tier.ours else "none seen"),
+                ]
+            )
+    if not rows:
+        return f"Not yet: {tier.reference} has no result at the largest budget."
+    return table(["score", "method", "FLOPs needed", "seed by seed", f"crosses {tier.ours} at"], rows)
+
+
+def rate_table(tier: Tier, lines: list[Line]) -> str:
+    """The grid: mean over all tasks on dev of every multiple, and which was chosen."""
+    tuned = [line for line in lines if line["purpose"] == "tuning"]
+    if not tuned:
+        return ""
+    rows = []
+    for name in tier.methods:
+        scores = {line["multiple"]: dev_score(line, tier.tasks) for line in tuned if line["method"] == name}
+        chosen = chosen_multiple(tier, name, lines, [])
+        cells = [f"{scores[m]:.2f}" if m in scores else "-" for m in tier.learning_rate_multiples]
+        if scores:
+            rows.append([name, *cells, "not yet" if chosen is None else f"{chosen:g}"])
+    return table(["times the rates", *(f"{m:g}" for m in tier.learning_rate_multiples), "chosen"], rows)
+
+
+def held_out_table(tier: Tier, lines: Sequence[Line]) -> str:
+    """A row for every budget and method: what the last stage that has a metric ended with."""
+    rows = []
+    for budget in tier.budgets:
+        for name in tier.methods:
+            found = [
+                {metric: value for stage in line["stages"] for metric, value in stage["held_out"].items()}
+                for line in lines
+                if (line["purpose"], line["method"], line["budget"]) == ("evaluation", name, budget.flops)
+            ]
+            cells = [[run[metric] for run in found if metric in run] for metric in PANELS]
+            if found:
+                rows.append([f"{budget.flops:.2g}", name, *(str(summarise(cell)) if cell else "-" for cell in cells)])
+    return table(["FLOPs", "method", *PANELS.values()], rows)
+
+
+def judgement_lines(tier: Tier, judgements: Sequence[Judgement]) -> list[str]:
+    """Which tasks tell a pre-trained encoder from a fresh one."""
+    lines = []
+    for judgement in judgements:
+        if judgement.counts is None:
+            lines.append(f"- {judgement.task}: not known yet whether {tier.reference} is above fresh weights")
+            continue
+        verdict = "averaged" if judgement.counts else "**within two standard deviations: reported, not averaged**"
+        lines.append(
+            f"- {judgement.task}: {tier.reference} {judgement.reference}, fresh weights {judgement.fresh}, standard "
+            f"deviation {judgement.deviation:.2f}: {verdict}"
+        )
+    return lines
+
+
+def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
+    """The section of the results page."""
+    planned = plan(tier, lines)
+    gaps = missing(planned)
+    judgements = [judge_task(tier, lines, task) for task in tier.tasks]
+    averaged = averaged_tasks(judgements)
+    parts = [
+        f"## Who learns most from the same compute ({tier.name})",
+        "",
+        f"Written by `{command}`; protocol: [efficiency-protocol.md](efficiency-protocol.md). Mean ± sample standard",
+        "deviation (seeds); a seed is a pre-training run, and its score on a task the mean of "
+        f"{tier.fine_tuning_seeds} fine-tunings.",
+        _made_on(lines),
+        "",
+        *([gaps, ""] if gaps else []),
+        f"![score over training FLOPs and over wall time]({pictures}.png)",
+        "",
+    ]
+    splits = ["dev"] + (["test"] if tier.score_test and not gaps else [])
+    for split in splits:
+        parts += [
+            f"### Scores on {split}",
+            "",
+            *([*judgement_lines(tier, judgements), ""] if split == "dev" and tier.fresh_method else []),
+            score_table(tier, lines, averaged, split),
+            "",
+            f"Paired differences: mean ± half of the {CONFIDENCE:.0%} interval (seeds; p of the paired t test).",
+            "",
+            difference_table(tier, lines, averaged, split),
+            "",
+            *(_against_reference(tier, lines, averaged, split) if tier.reference != tier.ours else []),
+        ]
+    parts += [
+        "### Held out",
+        "",
+        "At the end of a run, and on the way. Each method has masks and heads of its own: no comparison of losses.",
+        "",
+        f"![held-out loss and AUC over training FLOPs]({pictures}-curves.png)",
+        "",
+        held_out_table(tier, lines),
+        "",
+    ]
+    rates = rate_table(tier, lines)
+    return "\n".join([*parts, *(["### Learning rates, on dev", "", rates] if rates else [])])
+
+
+def _against_reference(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> list[str]:
+    """Compute and goals; a tier of variants of our own method has none of them."""
+    verdicts = {True: "yes", False: "no", None: "not known yet"}
+    rows = [[goal.sentence, goal.found, verdicts[goal.met]] for goal in goals(tier, lines, averaged, split)]
+    return [
+        f"Compute for {tier.reference}'s score at the largest budget, interpolated in log FLOPs:",
+        "",
+        compute_table(tier, lines, averaged, split),
+        "",
+        table(["goal", "found", "met"], rows),
+        "",
+    ]
+
+
+def _made_on(lines: Sequence[Line]) -> str:
+    """Machines, versions and commits."""
+    if not lines:
+        return "No results yet."
+    machines: dict[str, Any] = {}
+    for line in lines:
+        environment = line["environment"]
+        versions = environment["versions"]
+        where = ", ".join(environment["devices"]) or environment["processor"]
+        machines[f"{where}, one thread a run, {environment['workers']} runs side by side; torch {versions['torch']}, "
+                 f"transformers {versions['transformers']}"] = None  # fmt: skip
+    commits = dict.fromkeys(at(line) for line in lines)
+    return f"Machine: {'; or '.join(machines)}; {', '.join(commits)}."
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tier", type=Path)
+    parser.add_argument("--results", type=Path, help="another file of results, for trials")
+    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
+    arguments = parser.parse_args()
+    tier = read_tier(arguments.tier)
+    lines = read_lines(arguments.results or results_path(tier.name))
+    name = "efficiency" if tier.name == "tier1" else f"efficiency-{tier.name}"
+    averaged = averaged_tasks([judge_task(tier, lines, task) for task in tier.tasks])
+    plot_scores(tier, lines, averaged, arguments.page.with_name(f"{name}.png"))
+    plot_curves(tier, lines, arguments.page.with_name(f"{name}-curves.png"))
+    command = f"python benchmarks/efficiency/page.py benchmarks/efficiency/{arguments.tier.name}"
+    replace_section(arguments.page, name, section(tier, lines, name, command))
+    print(f"{arguments.page}: section {name} written")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""What is done for a unit: commands of `spanelectra` in a directory of its own, whose files say how far it is."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flop_budget import StagePlan
+from plan import Unit
+from results_file import MadeWith
+from tiers import RATES, Stage, Task, Tier
+
+from spanelectra.atomic_files import read_json
+from spanelectra.callbacks import read_history
+from spanelectra.checkpointing import CONFIG_NAME, HISTORY_NAME, METRICS_NAME, list_checkpoints
+from spanelectra.environment import describe_environment
+
+sys.path.append(str(Path(__file__).parent.parent))
+from checked_out import checked_out
+
+TIMES_NAME = "times.jsonl"
+# Points of the intrinsic curves, and checkpoints, in a run.
+EVALUATIONS, CHECKPOINTS = 10, 20
+CURVES = ("mlm_loss", "sbgo_loss", "ato_loss", "ato_auc", "sbpo_auc", "generator_accuracy")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of `spanelectra`: what it is for, and its words."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where things are: prepared rows, the folder of tasks, and the folder of all units."""
+
+    data: Path
+    tasks: Path
+    work: Path
+
+    def of(self, unit: Unit, made_with: MadeWith) -> Path:
+        """The unit's directory; the same in every tier that pre-trains it alike."""
+        return self.work / f"{unit.name}-{made_with.pre_training[unit.method][:8]}"
+
+
+def next_command(
+    tier: Tier, unit: Unit, stages: tuple[StagePlan, ...], directory: Path, places: Places
+) -> Command | None:
+    """The first thing that is not done yet; ``None`` where all is. What was interrupted is gone on with."""
+    method = tier.methods[unit.method]
+    for number, (stage, planned) in enumerate(zip(method.stages, stages, strict=True)):
+        if not (directory / stage.name / METRICS_NAME).is_file():
+            earlier = directory / method.stages[number - 1].name if number else None
+            return _pre_training(unit, stage, planned, number, earlier, directory, places)
+    encoder = directory / method.stages[-1].name
+    probe = directory / "probe.json"
+    if not method.fresh and not probe.is_file():
+        words = ["probe", "--model", str(encoder), "--tasks", str(places.tasks), "--out", str(probe)]
+        words += ["--only", ",".join(tier.probe["only"]), "--train_examples", str(tier.probe["train_examples"])]
+        return Command("probe", (*words, "--fine_tune", "false", "--seed", str(unit.seed)))
+    for task in tier.tasks.values():
+        if not (directory / f"finetune-{task.name}" / METRICS_NAME).is_file():
+            return _fine_tuning(tier, unit, task, encoder, directory, places)
+    return None
+
+
+def _pre_training(
+    unit: Unit, stage: Stage, planned: StagePlan, number: int, earlier: Path | None, directory: Path, places: Places
+) -> Command:
+    run = directory / stage.name
+    name = f"pretrain {stage.name}"
+    if (run / CONFIG_NAME).is_file():
+        return Command(name, ("pretrain", "--resume", str(run)))
+    arguments = stage.arguments(unit.multiple or 1.0)
+    settings = {
+        **stage.settings,
+        **{rate: getattr(arguments, rate) for rate in RATES},
+        "data": places.data,
+        "out_dir": run,
+        "max_steps": planned.steps,
+        "eval_steps": max(1, planned.steps // EVALUATIONS),
+        "save_steps": max(1, planned.steps // CHECKPOINTS),
+        # the second stage is to see other rows first than the first one did
+        "seed": unit.seed + 1000 * number,
+        "tensorboard": False,
+        "report": False,
+        # a kill before the first settings were written leaves a directory without a run
+        "overwrite": True,
+    }
+    if settings.get("stage") == "discriminator":
+        settings["generator"] = earlier
+    return Command(name, ("pretrain", *_flags(settings)))
+
+
+def _fine_tuning(tier: Tier, unit: Unit, task: Task, encoder: Path, directory: Path, places: Places) -> Command:
+    scores_test = tier.score_test and unit.purpose == "evaluation"
+    files = {split: places.tasks / file for split, file in task.files.items() if scores_test or split != "test"}
+    settings = {
+        "model": encoder,
+        "out_dir": directory / f"finetune-{task.name}",
+        **files,
+        **task.settings,
+        # no two units share a seed, and methods with the same seed do
+        "seed": 10 * unit.seed,
+        "seeds": tier.fine_tuning_seeds,
+        "random_weights": tier.methods[unit.method].fresh,
+        "resume": True,
+    }
+    return Command(f"finetune {task.name}", ("finetune", *_flags(settings)))
+
+
+def _flags(settings: dict[str, Any]) -> list[str]:
+    words = []
+    for name, value in settings.items():
+        text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        words += [f"--{name}", text.lower() if isinstance(value, bool) else text]
+    return words
+
+
+def collect(
+    tier: Tier, unit: Unit, stages: tuple[StagePlan, ...], directory: Path, made_with: MadeWith, workers: int
+) -> dict[str, Any]:
+    """The unit's line of results, from the files that its commands have left.
+
+    Args:
+        tier, unit, stages, directory: as for :func:`next_command`.
+        made_with: digests of what its numbers depend on.
+        workers: units that ran side by side, which the wall time depends on.
+    """
+    method = tier.methods[unit.method]
+    runs = [read_json(directory / stage.name / METRICS_NAME, dict) for stage in method.stages]
+    commands = [f"pretrain {stage.name}" for stage in method.stages]
+    is_fresh = method.fresh
+    return {
+        "tier": tier.name,
+        "purpose": unit.purpose,
+        "method": unit.method,
+        "budget": unit.budget,
+        "seed": unit.seed,
+        "multiple": unit.multiple,
+        "training_flops": 0.0 if is_fresh else sum(run["training_flops"] for run in runs),
+        "tokens": 0 if is_fresh else sum(run["tokens"] for run in runs),
+        "steps": 0 if is_fresh else sum(run["steps"] for run in runs),
+        "wall_seconds": 0.0 if is_fresh else sum(run["wall_seconds"] for run in runs),
+        "processor_seconds": 0.0 if is_fresh else _processor_seconds(directory, commands),
+        "tasks": {name: _task_line(directory, task, made_with) for name, task in tier.tasks.items()},
+        "probe": {} if is_fresh else _probe_line(directory),
+        "stages": [] if is_fresh else _stage_lines(method.stages, stages, runs, directory),
+        "made_with": made_with.pre_training[unit.method],
+        "environment": {**describe_environment(), "threads": 1, "workers": workers},
+        **checked_out("src", "benchmarks/efficiency/*.py", "benchmarks/efficiency/*.yaml"),
+    }
+
+
+def _processor_seconds(directory: Path, commands: list[str]) -> float | None:
+    """User and system time of commands over all sessions, what a kill undid included; ``None`` where unknown."""
+    file = directory / TIMES_NAME
+    times = [json.loads(text) for text in (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])]
+    ended = {entry["command"] for entry in times if entry["exit_code"] == 0}
+    if not ended.issuperset(commands):
+        return None
+    return round(sum(entry["processor_seconds"] for entry in times if entry["command"] in commands), 1)
+
+
+def _task_line(directory: Path, task: Task, made_with: MadeWith) -> dict[str, Any]:
+    metrics = read_json(directory / f"finetune-{task.name}" / METRICS_NAME, dict)
+    metric, summary = metrics["metric"], metrics["summary"]
+    # a collapsed seed counts as it is: which method collapses is part of what is asked
+    values = {split: [run[split][metric] for run in metrics["runs"]] for split in summary}
+    return {
+        "metric": metric,
+        **{split: statistics.fmean(scores) for split, scores in values.items()},
+        "values": values,
+        "collapsed": metrics["collapsed"],
+        "made_with": made_with.tasks[task.name],
+    }
+
+
+def _probe_line(directory: Path) -> dict[str, Any]:
+    tasks = read_json(directory / "probe.json", dict)["tasks"]
+    names = ("metric", "layers", "fresh_layers")
+    return {task: {name: result[name] for name in names} for task, result in tasks.items()}
+
+
+def _stage_lines(
+    stages: tuple[Stage, ...], planned: tuple[StagePlan, ...], runs: list[dict[str, Any]], directory: Path
+) -> list[dict[str, Any]]:
+    """Of each stage what it cost and what was held out, at its end and on the way (over FLOPs of the whole run)."""
+    lines, spent = [], 0.0
+    for stage, plan, run in zip(stages, planned, runs, strict=True):
+        history = read_history(directory / stage.name / HISTORY_NAME)
+        curve = [
+            [spent + plan.cost.total(entry["step"], of=plan.steps), _point(entry)]
+            for entry in history
+            if "eval_loss" in entry
+        ]
+        names = ("steps", "tokens", "training_flops", "wall_seconds", "tokens_per_second", "alarms")
+        held_out = {name: round(value, 4) for name, value in run["held_out"].items()}
+        held_out["unigram_cross_entropy"] = run["unigram_cross_entropy"]
+        about = {name: run[name] for name in names}
+        lines.append({"name": stage.name, **about, "held_out": held_out, "curve": curve})
+        spent += run["training_flops"]
+    return lines
+
+
+def _point(entry: dict[str, Any]) -> dict[str, float]:
+    """What the curves show of a held-out evaluation."""
+    found = {name: entry.get(f"eval_{name}") for name in CURVES}
+    return {name: round(value, 4) for name, value in found.items() if isinstance(value, float)}
+
+
+def remove_checkpoints(directory: Path) -> None:
+    """Of a unit that is finished: its models stay, what they could be resumed from goes."""
+    for run in directory.iterdir():
+        for checkpoint in list_checkpoints(run) if run.is_dir() else []:
+            shutil.rmtree(checkpoint)

@@ -1,0 +1,89 @@
+"""Commands that leave at once what the real ones leave after hours."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import run as program
+from small_tier import write_tier
+from tiers import read_tier
+from units import Command, Places
+from workers import Workers
+
+
+class FakeProcess:
+    """Writes what a command would leave: settings at once, results when it is looked at often enough."""
+
+    processor_seconds = 1.0
+
+    def __init__(self, command: Command, log: Path, fails: bool) -> None:
+        log.write_text("a loss that is no number\n", encoding="utf-8")
+        self.command, self.fails, self.looks, self.told = command, fails, 0, False
+        words = dict(itertools.pairwise(command.words))
+        self.out = Path(words.get("--out_dir") or words.get("--resume") or words["--out"])
+        if not self.out.suffix:
+            self.out.mkdir(exist_ok=True)
+            (self.out / "config.yaml").write_text("", encoding="utf-8")
+
+    def poll(self) -> int | None:
+        self.looks += 1
+        if self.told:
+            return 143
+        if self.looks < 3:
+            return None
+        if self.fails:
+            return 1
+        self._write_results()
+        return 0
+
+    def terminate(self) -> None:
+        self.told = True
+
+    kill = terminate
+
+    def _write_results(self) -> None:
+        kind = self.command.words[0]
+        if kind == "probe":
+            result = {"metric": "accuracy", "layers": [1.0, 2.0], "fresh_layers": [0.5, 0.5]}
+            self.out.write_text(json.dumps({"tasks": {"sst2": result}}), encoding="utf-8")
+            return
+        content: dict[str, Any] = {"metric": "f1", "collapsed": [], "summary": {"dev": {}}}
+        content["runs"] = [{"dev": {"f1": 40.0}}]
+        if kind == "pretrain":
+            numbers = ("steps", "tokens", "training_flops", "wall_seconds", "tokens_per_second")
+            content = {**dict.fromkeys(numbers, 7), "held_out": {"mlm_loss": 1.0}, "alarms": []}
+            content["unigram_cross_entropy"] = 2.0
+        (self.out / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
+
+
+class FakeRunner:
+    """An experiment whose commands are fakes; remembers all of them."""
+
+    def __init__(self, tmp_path: Path, rows: Path, only: str, fails: str = "nothing") -> None:
+        for name in ("train.tsv", "dev.tsv", "test.tsv"):
+            (tmp_path / name).write_text(name, encoding="utf-8")
+        places = Places(rows, tmp_path, tmp_path / "work")
+        tier = read_tier(write_tier(tmp_path))
+        self.experiment = program.Experiment(tier, places, tmp_path / "results.jsonl", program.read_filters(only))
+        self.commands: list[tuple[str, ...]] = []
+        self.said: list[str] = []
+        self.fails = fails
+
+    def run(self, stop_at: int | None = None) -> Workers:
+        """Run what is left, or until so many commands were started."""
+
+        def launch(command: Command, log: Path) -> FakeProcess:
+            self.commands.append(command.words)
+            if stop_at is not None and len(self.commands) >= stop_at:
+                workers.stop()
+            return FakeProcess(command, log, self.fails in str(log))
+
+        experiment = self.experiment
+        workers = Workers(
+            2, experiment.next_unit, experiment.next_command, experiment.finish, launch, self.said.append, interval=0.0
+        )
+        workers.run()
+        return workers

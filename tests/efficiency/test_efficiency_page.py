@@ -1,0 +1,145 @@
+"""The statistics against scipy and slow obvious versions, and the page says what it should."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from typing import Any
+
+import comparisons
+import numpy as np
+import page
+import pytest
+from plan import Unit
+from results_file import append_line
+from scipy import stats
+from small_tier import run_all
+from tiers import Tier
+
+
+def test_the_paired_test_of_one_budget_is_that_of_scipy():
+    ours, other = {1.0: {1: 5.0, 2: 6.5, 3: 7.0, 4: 9.0}}, {1.0: {1: 4.0, 2: 6.0, 3: 5.5, 5: 1.0}}
+    (difference,) = comparisons.paired_differences(ours, other)
+    expected = stats.ttest_rel([5.0, 6.5, 7.0], [4.0, 6.0, 5.5])
+    interval = expected.confidence_interval(0.95)
+    assert difference.count == 3 and difference.p == pytest.approx(expected.pvalue)
+    assert difference.mean - difference.half_width == pytest.approx(interval.low)
+
+
+def test_the_pooled_test_is_a_regression_on_budgets():
+    source = np.random.default_rng(0)
+    ours = {b: {s: float(source.normal(b)) for s in range(n)} for b, n in ((1.0, 5), (2.0, 3), (3.0, 2))}
+    other = {b: {s: float(source.normal()) for s in seeds} for b, seeds in ours.items()}
+    gaps = [(b, ours[b][s] - other[b][s]) for b in ours for s in ours[b]]
+    design = np.array([[float(b == column) for column in ours] for b, _ in gaps])
+    values = np.array([gap for _, gap in gaps])
+    inverse = np.linalg.inv(design.T @ design)
+    coefficients = inverse @ design.T @ values
+    freedom = len(values) - 3
+    variance = np.sum((values - design @ coefficients) ** 2) / freedom
+    expected = 2 * stats.t.sf(np.abs(coefficients) / np.sqrt(variance * np.diag(inverse)), freedom)
+    found = comparisons.paired_differences(ours, other)
+    assert [difference.p for difference in found] == pytest.approx(list(expected))
+    assert [difference.mean for difference in found] == pytest.approx(list(coefficients))
+
+
+def test_a_single_seed_is_no_test():
+    (difference,) = comparisons.paired_differences({1.0: {1: 5.0}}, {1.0: {1: 4.0}})
+    assert difference.mean == 1.0 and difference.p is None and str(difference) == "+1.00 (1)"
+
+
+def test_holm():
+    # each of the ordered p values times the tests that are left, never falling
+    assert comparisons.holm([0.04, 0.01, 0.03]) == pytest.approx([0.06, 0.03, 0.06])
+    assert comparisons.holm([0.9, 0.8]) == [1.0, 1.0]
+
+
+def curve(*means: float) -> comparisons.Scores:
+    """Scores at budgets a factor of four apart, of two seeds each."""
+    return {4.0**power: {1: mean - 0.5, 2: mean + 0.5} for power, mean in enumerate(means)}
+
+
+def test_crossings_lie_between_budgets_in_log_flops():
+    assert comparisons.crossings(curve(1, 3), curve(2, 2)) == pytest.approx([2.0])
+    assert comparisons.crossings(curve(1, 5), curve(2, 2)) == pytest.approx([4**0.25])
+    assert comparisons.crossings(curve(1, 2, 3), curve(2, 2, 2)) == pytest.approx([4.0])
+    assert comparisons.crossings(curve(3, 2, 3), curve(2, 2, 2)) == []
+    assert comparisons.crossings(curve(1, 2), curve(3, 4)) == []
+    # only budgets that both have
+    assert comparisons.crossings(curve(1, 3), curve(2)) == []
+
+
+def test_flops_needed_for_a_score():
+    assert str(comparisons.flops_needed(curve(1, 2, 4), 3.0)) == "8"
+    assert str(comparisons.flops_needed(curve(1, 2, 4), 1.0)) == "≤ 1"
+    assert str(comparisons.flops_needed(curve(1, 2, 4), 4.1)) == "> 16"
+    assert comparisons.flops_needed({}, 1.0) is None
+    # the first time that it is reached, where the curve falls again
+    assert comparisons.flops_needed(curve(1, 3, 1, 3), 2.0).flops == pytest.approx(2.0)
+    assert [needed.flops for needed in comparisons.needed_by_seed(curve(1, 3), 2.0)] == pytest.approx(
+        [4**0.75, 4**0.25]
+    )
+
+
+def lines_with(tier: Tier, scores: dict[str, float], spread: float = 0.1) -> list[dict[str, Any]]:
+    """A whole tier: a method's score, more by one point at the larger budget, and a seed's share of the spread."""
+
+    def score(unit: Unit) -> float:
+        wobble = (zlib.crc32(unit.name.encode()) % 100 - 50) / 50
+        return scores[unit.method] + (unit.budget == 4e10) + spread * wobble
+
+    return run_all(tier, score)
+
+
+SCORES = {"bert": 60.0, "spanbert": 61.0, "electra": 59.0, "spanelectra": 64.0, "random": 50.0}
+
+
+def test_a_task_on_which_bert_is_near_fresh_weights_is_not_averaged(tier):
+    lines = lines_with(tier, SCORES)
+    for line in lines:
+        if line["method"] == "bert":
+            line["tasks"]["sst2"]["dev"] = 50.0 + 0.02 * line["seed"]
+    verdicts = {task: comparisons.judge_task(tier, lines, task) for task in tier.tasks}
+    assert verdicts["conll2003"].counts is True and verdicts["sst2"].counts is False
+    groups = [
+        [line["tasks"]["sst2"]["dev"] for line in lines if line["method"] == method and line["budget"] == budget]
+        for method, budget in (("bert", 4e10), ("random", 0.0))
+    ]
+    pooled = (np.var(groups[0], ddof=1) * 1 + np.var(groups[1], ddof=1) * 2) / 3
+    assert verdicts["sst2"].deviation == pytest.approx(pooled**0.5)
+    assert comparisons.averaged_tasks(verdicts.values()) == ["conll2003"]
+    assert comparisons.judge_task(tier, lines[:8], "sst2").counts is None
+
+
+def test_the_page_of_all_results_and_of_some(tier, tmp_path, monkeypatch):
+    lines = lines_with(tier, SCORES)
+    for line in lines:
+        line["tasks"]["sst2"]["test"] = line["tasks"]["conll2003"]["test"] = 12.34
+    whole = page.section(tier, lines, "p", "command")
+    assert "Scores on test" in whole and "12.34" in whole and "Not complete" not in whole
+    assert "| spanelectra is at no budget below the best baseline | " in whole and " | yes |" in whole
+    assert "| 1e+10 | bert | 4.50 ± 0.00 (3) | - | - |" in whole
+    assert "≤ 1e+10" in whole and "none seen" in whole
+    # test stays closed until all is there
+    some = page.section(tier, lines[:-1], "p", "command")
+    assert "Scores on test" not in some and "12.34" not in some
+    assert "**Not complete: 30 of 31 units.** Missing: spanelectra at 4e+10 (1)." in some
+    nothing = page.section(tier, [], "p", "command")
+    assert "No results yet." in nothing and "Not complete: 0 of" in nothing
+
+    results = tmp_path / "results.jsonl"
+    for line in lines[:20]:
+        append_line(results, line)
+    words = ["page.py", str(tmp_path / "small.yaml"), "--results", str(results), "--page", str(tmp_path / "page.md")]
+    monkeypatch.setattr(sys, "argv", words)
+    page.main()
+    page.main()
+    written = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert written.count("<!-- begin efficiency-small -->") == 1 and "(efficiency-small.png)" in written
+    assert (tmp_path / "efficiency-small.png").stat().st_size > 10_000
+
+
+def test_goals_that_are_not_reached_are_said_not_to_be(tier):
+    lines = lines_with(tier, {**SCORES, "spanelectra": 59.5})
+    text = page.section(tier, lines, "p", "command")
+    assert text.count(" | no |") >= 3

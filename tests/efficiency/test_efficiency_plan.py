@@ -1,0 +1,159 @@
+"""Budgets are met, seeds are paired, and nothing runs twice."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from flop_budget import StepCost, plan_stages, step_cost
+from hypothesis import given
+from hypothesis import strategies as st
+from plan import chosen_multiple, plan
+from small_tier import SMALL, TIER_1, TIERS, make_line_tasks, run_all, write_tier
+from tiers import read_tier
+
+from small_runs import make_trainer, small_run
+from spanelectra.data.row_dataset import RowDataset
+from spanelectra.data.training_rows import RowBatch
+from spanelectra.errors import UserError
+from spanelectra.run_data import read_data
+
+
+@given(
+    before=st.floats(0.5, 2.0), extra=st.floats(0.0, 3.0), head_start=st.floats(0.0, 0.9), flops=st.floats(3.0, 300.0)
+)
+def test_steps_are_the_most_that_the_budget_pays_for(before, extra, head_start, flops):
+    cost = StepCost(before, before + extra, head_start)
+    after = before + extra
+    flops *= after
+
+    def slowly(steps: int) -> float:
+        return sum(before if step < head_start * steps else after for step in range(steps))
+
+    steps = cost.steps_within(flops)
+    assert cost.total(steps) == pytest.approx(slowly(steps))
+    assert slowly(steps) <= flops * (1 + 1e-9) < slowly(steps + 1) * (1 + 2e-9)
+    assert flops - slowly(steps) <= after * (1 + 1e-9)
+
+
+def test_the_first_steps_of_a_longer_run_are_those_before_the_discriminator_joins():
+    cost = StepCost(1.0, 10.0, head_start=0.5)
+    assert [cost.total(steps, of=4) for steps in range(5)] == [0.0, 1.0, 2.0, 12.0, 22.0]
+
+
+def test_a_budget_below_a_step_is_refused():
+    with pytest.raises(UserError, match="does not pay for one step"):
+        StepCost(2.0, 2.0).steps_within(1.9)
+
+
+@pytest.mark.parametrize("file", TIERS, ids=lambda file: file.stem)
+def test_every_tier_can_be_read_and_its_seeds_are_paired(file):
+    tier = read_tier(file)
+    units = [entry.unit for entry in plan(tier, []) if entry.unit.purpose == "evaluation" and entry.unit.budget]
+    for budget in tier.budgets:
+        seeds = {name: [u.seed for u in units if (u.method, u.budget) == (name, budget.flops)] for name in tier.methods}
+        seeds.pop(tier.fresh_method, None)
+        assert all(found == list(budget.seeds) for found in seeds.values())
+
+
+def test_every_method_of_the_first_tier_meets_every_budget(rows):
+    tier, data = read_tier(TIER_1), RowDataset(rows)
+    for method, budget in itertools.product(tier.methods.values(), tier.budgets):
+        stages = plan_stages(method, budget.flops, data.tokenizer(), data.max_seq_length)
+        if not method.fresh:
+            spent = sum(stage.flops for stage in stages)
+            assert 0 <= budget.flops - spent < stages[-1].cost.after
+            for stage, planned in zip(method.stages, stages, strict=True):
+                assert planned.flops == pytest.approx(stage.share * budget.flops, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"method": "bert"},
+        {"method": "spanbert", "max_span_words": "0:1 1:3"},
+        {"method": "spanelectra", "generator_head_start": 0.5, "mask_ratio": "0:0.15 1:0.3"},
+        {"method": "spanelectra", "stage": "generator"},
+        {"method": "spanelectra", "stage": "discriminator", "sampling_source": "mixed"},
+    ],
+    ids=lambda settings: "-".join(map(str, settings.values())),
+)
+def test_a_step_costs_what_the_trainer_counts(settings, rows, generator_run, tmp_path):
+    is_second = settings.get("stage") == "discriminator"
+    run = small_run(rows, tmp_path / "run", embedding_size=32, **settings)
+    first = small_run(rows, tmp_path / "first", stage="generator").resolved()
+    cost = step_cost(run.resolved(), RowDataset(rows).tokenizer(), RowDataset(rows).max_seq_length, first)
+    run.generator = str(generator_run) if is_second else None
+    trainer, data = make_trainer(run), read_data(run.resolved())
+    numbers = np.arange(run.per_device_train_batch_size)
+    for step, expected in ((0, cost.before), (run.max_steps - 1, cost.after)):
+        trainer.state.global_step = step
+        assert trainer.floating_point_ops(data.collate(RowBatch(numbers, numbers * 0, 0.0))) == expected
+
+
+def test_weights_that_switch_the_discriminator_off_are_refused(rows, tmp_path):
+    run = small_run(rows, tmp_path / "run", method="electra", ato_weight="0:0 0.5:50").resolved()
+    with pytest.raises(UserError, match="generator_head_start"):
+        step_cost(run, RowDataset(rows).tokenizer(), RowDataset(rows).max_seq_length)
+
+
+def test_wherever_it_is_cut_methods_are_balanced_and_nothing_runs_twice(tier):
+    lines = run_all(tier, lambda unit: 50.0)
+    keys = [tuple(line[name] for name in ("purpose", "method", "budget", "seed", "multiple")) for line in lines]
+    assert len(set(keys)) == len(keys) == 4 * 2 + 4 * (3 + 2) + 3
+    methods = [name for name in tier.methods if name != "random"]
+    for end in range(len(lines)):
+        evaluated = [line for line in lines[:end] if line["purpose"] == "evaluation" and line["budget"]]
+        for budget in tier.budgets:
+            counts = [sum(x["method"] == m and x["budget"] == budget.flops for x in evaluated) for m in methods]
+            assert max(counts) - min(counts) <= 1
+    # smallest budgets first
+    budgets = [line["budget"] for line in lines if line["budget"]]
+    assert budgets == sorted(budgets)
+
+
+def test_the_learning_rate_is_the_best_on_dev_and_stays(tier):
+    best = {"bert": 0.5, "spanbert": 1.0, "electra": 0.5, "spanelectra": 1.0}
+    lines = run_all(tier, lambda unit: 60.0 if unit.multiple == best.get(unit.method) else 50.0)
+    evaluated = [line for line in lines if line["purpose"] == "evaluation" and line["budget"]]
+    assert {(line["method"], line["multiple"]) for line in evaluated} == set(best.items())
+    # what was evaluated with one multiple is not evaluated with another
+    changed = [{**line, "tasks": make_line_tasks(99.0)} if line["multiple"] == 1.0 else line for line in lines]
+    assert chosen_multiple(tier, "bert", changed, []) == 0.5
+    # of equals the smaller; a multiple that failed is out
+    tuning = [line for line in lines if line["purpose"] == "tuning" and line["method"] == "bert"]
+    same = [{**line, "tasks": make_line_tasks(50.0)} for line in tuning]
+    assert chosen_multiple(tier, "bert", same, []) == 0.5
+    assert chosen_multiple(tier, "bert", same[1:], []) is None
+    assert chosen_multiple(tier, "bert", same[1:], ["bert-1e+10-seed101-x0.5"]) == 1.0
+
+
+def test_successive_halving_keeps_the_best(tmp_path):
+    text = SMALL.replace("seeds: [1, 2, 3]", "seeds: [1]").replace("seeds: [1, 2]}", "seeds: [1], keep: 0.5}")
+    tier = read_tier(write_tier(tmp_path, text.replace("[0.5, 1.0]", "[1.0]")))
+    scores = {"bert": 3.0, "spanbert": 1.0, "electra": 2.0, "spanelectra": 4.0}
+    lines = run_all(tier, lambda unit: scores.get(unit.method, 0.0))
+    assert [line["method"] for line in lines if line["budget"] == 4e10] == ["bert", "spanelectra"]
+    states = {entry.unit.method: entry.state for entry in plan(tier, lines) if entry.unit.budget == 4e10}
+    assert states == {"bert": "done", "spanbert": "dropped", "electra": "dropped", "spanelectra": "done"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("name: small", "name: small\ncolour: red", "unknown field 'colour'"),
+        ("intermediate_size: 48", "intermediate_sise: 48", "Did you mean 'intermediate_size'"),
+        ("seeds: [1, 2]}", "seeds: [1, 101]}", "tuning_seed 101"),
+        ("name: small", "name: small\nmethods: {bert: {like: brt}}", "like 'brt'"),
+        ("name: small", "name: small\nours: bort", "'bort' is none of its methods"),
+        (
+            "name: small",
+            "name: small\nmethods: {spanelectra: {like: spanelectra, stages: {generator: {share: 0.9}}}}",
+            "add up to 1",
+        ),
+    ],
+)
+def test_a_mistake_in_a_tier_is_named(old, new, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        read_tier(write_tier(tmp_path, SMALL.replace(old, new)))

@@ -1,0 +1,110 @@
+"""What was stopped goes on; what fails is named; results of something else are refused."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import run as program
+from fake_commands import FakeRunner
+from plan import Unit
+from results_file import append_line, read_lines
+from small_tier import SMALL, make_line, write_tier
+from tiers import read_tier
+from units import Places
+from workers import FAILED_NAME
+
+from spanelectra.errors import UserError
+
+
+def test_a_unit_that_was_stopped_goes_on_where_it_was(tmp_path, rows):
+    runner = FakeRunner(tmp_path, rows, "method=spanelectra,purpose=tuning")
+    runner.run(stop_at=4)
+    assert not (tmp_path / "results.jsonl").exists()
+    # a new program knows only what is on disk
+    again = FakeRunner(tmp_path, rows, "method=spanelectra,purpose=tuning")
+    again.run()
+    kinds = [" ".join(words[:2]) for words in again.commands]
+    assert sum(kind == "pretrain --resume" for kind in kinds) == 2
+    # each stage was started once, whoever finished it
+    started = [words for words in runner.commands + again.commands if "--max_steps" in words]
+    assert len(started) == 4 and sum("--generator" in words for words in started) == 2
+    lines = read_lines(tmp_path / "results.jsonl")
+    assert [(line["method"], line["multiple"]) for line in lines] == [("spanelectra", 0.5), ("spanelectra", 1.0)]
+    assert lines[0]["tasks"]["sst2"]["dev"] == 40.0 and lines[0]["probe"]["sst2"]["layers"] == [1.0, 2.0]
+    assert lines[0]["training_flops"] == 14 and lines[0]["processor_seconds"] == 3.0
+    # and with the work lost, what has a line is not run again
+    lost = FakeRunner(tmp_path, rows, "method=spanelectra,purpose=tuning")
+    lost.run()
+    assert not lost.commands
+
+
+def test_commands_of_methods_differ_in_the_method_alone(tmp_path, rows):
+    runner = FakeRunner(tmp_path, rows, "purpose=tuning")
+    runner.run()
+    told = [dict(itertools.pairwise(words)) for words in runner.commands]
+    firsts = [words for words in told if "--max_steps" in words and "--generator" not in words]
+    ours = {"--method", "--stage", "--max_span_words", "--max_steps", "--eval_steps", "--save_steps", "--out_dir"}
+    common = [{k: v for k, v in words.items() if k.startswith("--") and k not in ours} for words in firsts]
+    rates = {(words.pop("--learning_rate"), words.pop("--muon_learning_rate")) for words in common}
+    assert rates == {("0.001", "0.01"), ("0.002", "0.02")}
+    assert all(words == common[0] for words in common)
+    seconds = [words for words in told if "--generator" in words]
+    assert {f"{float(words['--learning_rate']):g}" for words in seconds} == {"0.0001", "0.0002"}
+    tasks = [words for words in told if "--preset" in words]
+    assert {words["--seed"] for words in tasks} == {"1010"}
+    # the grid never sees a test file
+    assert not any("--test" in words for words in tasks)
+
+
+def test_a_unit_that_fails_is_named_and_passed_over(tmp_path, rows):
+    runner = FakeRunner(tmp_path, rows, "method=bert,purpose=tuning", fails="x0.5")
+    runner.run()
+    assert [line["multiple"] for line in read_lines(tmp_path / "results.jsonl")] == [1.0]
+    assert any("FAILED" in sentence and "no number" in sentence for sentence in runner.said)
+    again = FakeRunner(tmp_path, rows, "method=bert,purpose=tuning")
+    again.run()
+    assert not again.commands
+    assert {entry.state for entry in again.experiment.plan()} == {"done", "failed"}
+    # the choice goes on without it
+    evaluation = FakeRunner(tmp_path, rows, "method=bert,seed=1,budget=1e10")
+    evaluation.run()
+    assert [line["multiple"] for line in read_lines(tmp_path / "results.jsonl")] == [1.0, 1.0]
+    next((tmp_path / "work").glob(f"*/{FAILED_NAME}")).unlink()
+    again.run()
+    assert len(read_lines(tmp_path / "results.jsonl")) == 3
+
+
+def test_results_that_were_made_with_something_else_are_refused(tmp_path, rows):
+    FakeRunner(tmp_path, rows, "method=bert,purpose=tuning").run()
+    file = write_tier(tmp_path, SMALL.replace("intermediate_size: 48", "intermediate_size: 64"))
+    places = Places(rows, tmp_path, tmp_path / "work")
+    with pytest.raises(UserError, match=r"results.jsonl line 1 \(bert"):
+        program.Experiment(read_tier(file), places, tmp_path / "results.jsonl", [])
+
+
+def test_another_tier_takes_over_what_is_the_same_to_the_last_setting(tmp_path, rows, monkeypatch):
+    runner = FakeRunner(tmp_path, rows, "method=bert,method=electra,seed=1,seed=101")
+    runner.run()
+    made = read_lines(tmp_path / "results.jsonl")
+    monkeypatch.setattr("results_file.results_path", lambda name: tmp_path / "results.jsonl")
+    variants = "methods: {spanelectra: {like: spanelectra}, bert: {like: bert},"
+    variants += " electra: {like: electra, settings: {weight_decay: 0.2}}}"
+    text = SMALL.replace("name: small", f"name: other\nreuses: [small]\n{variants}").replace("[0.5, 1.0]", "[0.5]")
+    places = Places(rows, tmp_path, tmp_path / "work")
+    own = tmp_path / "other.jsonl"
+    experiment = program.Experiment(read_tier(write_tier(tmp_path, text)), places, own, [])
+    assert experiment.reuse() == 2
+    assert [(line["method"], line["budget"], line["reused_from"]) for line in read_lines(own)] == [
+        ("bert", 1e10, "small"),
+        ("bert", 4e10, "small"),
+    ]
+    assert experiment.reuse() == 0 and len(made) > 2
+
+
+def test_a_line_that_is_none_is_named(tmp_path):
+    append_line(tmp_path / "r.jsonl", make_line(Unit("evaluation", "bert", 1e10, 1, 1.0), 1.0))
+    with open(tmp_path / "r.jsonl", "a", encoding="utf-8") as stream:
+        stream.write('{"cut": ')
+    with pytest.raises(UserError, match="line 2"):
+        read_lines(tmp_path / "r.jsonl")
