@@ -20,7 +20,7 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException | str) -> str:
     """What another library's error says, for a sentence of ours: its first line, not a page of it."""
     line = next(iter(str(error).splitlines()), "").strip() or type(error).__name__
     return line if len(line) <= 300 else line[:297] + "..."

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError, did_you_mean, reason_of
 from spanelectra.schedules import Schedule
 
 LARGEST_RECIPE = 1 << 20  # bytes
@@ -141,12 +141,11 @@ def load_recipe(recipe: str, children: tuple[str, ...] = ()) -> dict[str, Any]:
         raise UserError(
             f"--recipe {recipe}: neither a file nor a shipped recipe ({', '.join(names)}).{did_you_mean(recipe, names)}"
         )
-    settings = _read_yaml(path)
+    settings = read_fields(path, "recipe")
     known: dict[str, Any] = {"extends": str | None, **get_type_hints(PretrainingArguments)}
     for name, value in settings.items():
         if name not in known:
             raise UserError(f"{path}: unknown field '{str(name)[:100]}'.{did_you_mean(str(name)[:100], known)}")
-        _check_plain(value, f"{path}: {name}")
         settings[name] = checked_value(value, known[name], f"{path}: {name}")
     parent = settings.pop("extends", None)
     if parent is None:
@@ -159,30 +158,45 @@ def load_recipe(recipe: str, children: tuple[str, ...] = ()) -> dict[str, Any]:
     return {**load_recipe(parent, (*children, recipe)), **settings}
 
 
-def _check_plain(value: Any, where: str) -> None:
-    """Refuse what YAML's references make endless when it is written out."""
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, (list, dict)) or len(str(item)) > LONGEST_VALUE:
-            raise UserError(f"{where}: a setting is a number, a text of {LONGEST_VALUE} characters, or a list of them.")
+def read_fields(path: Path, kind: str) -> dict[Any, Any]:
+    """Read a YAML file of 'field: value' lines.
 
+    Args:
+        path: the file, UTF-8.
+        kind: what such a file is called, for errors.
 
-def _read_yaml(path: Path) -> dict[Any, Any]:
+    Raises:
+        UserError: for a file that is not YAML (with its line), holds something else, or values that are no settings.
+    """
     if path.stat().st_size > LARGEST_RECIPE:
-        raise UserError(f"{path}: {path.stat().st_size:,} bytes are no recipe.")
+        raise UserError(f"{path}: {path.stat().st_size:,} bytes are no {kind}.")
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        fields = yaml.safe_load(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
-        raise UserError(f"{path}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from error
+        reason = reason_of(getattr(error, "problem", None) or error)
+        raise UserError(f"{path}{line}: not valid YAML ({reason}).") from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: not UTF-8 text (byte {error.start}).") from error
     except (ValueError, RecursionError, IndexError) as error:
         # a date that is none, a list in lists without end, and what the parser itself stumbles over
-        raise UserError(f"{path}: not a recipe ({error}).") from error
-    if not isinstance(settings, dict):
-        raise UserError(f"{path}: a recipe is a list of 'field: value' lines.")
-    return settings
+        raise UserError(f"{path}: not a {kind} ({reason_of(error)}).") from error
+    if not isinstance(fields, dict):
+        raise UserError(f"{path}: a {kind} is a list of 'field: value' lines.")
+    for name, value in fields.items():
+        _check_plain(name, f"{path}: a field's name")
+        _check_plain(value, f"{path}: {str(name)[:100]}")
+    return fields
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Refuse what YAML's references make endless when it is written out."""
+    for item in value if isinstance(value, list) else [value]:
+        # Python refuses to write out numbers of thousands of digits
+        is_endless = isinstance(item, int) and item.bit_length() > LONGEST_VALUE
+        if isinstance(item, (list, dict)) or is_endless or len(str(item)) > LONGEST_VALUE:
+            raise UserError(f"{where}: a setting is a number, a text of {LONGEST_VALUE} characters, or a list of them.")
 
 
 def as_yaml(arguments: Any) -> str:

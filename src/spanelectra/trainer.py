@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -277,16 +276,7 @@ class SpanElectraTrainer(Trainer):
         wanted = list(self.lr_scheduler.base_lrs)
         try:
             super()._load_optimizer_and_scheduler(checkpoint)
-        except (
-            pickle.UnpicklingError,
-            OSError,
-            RuntimeError,
-            EOFError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ) as error:
+        except Exception as error:  # torch's reader of pickles raises whatever damage leads it to
             reason = reason_of(error)
             raise UserError(
                 f"{checkpoint}: its optimiser or schedule does not open ({reason}); delete this checkpoint, to go on "

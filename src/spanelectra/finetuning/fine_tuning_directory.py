@@ -73,7 +73,7 @@ def _check_settings(run: Path, settings: FineTuningArguments) -> None:
         return
     try:
         earlier = yaml.safe_load((run / CONFIG_NAME).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError):
+    except (yaml.YAMLError, ValueError, RecursionError, IndexError):
         earlier = None
     if not isinstance(earlier, dict):
         raise UserError(f"{run / CONFIG_NAME} is unreadable; start anew with --overwrite.")

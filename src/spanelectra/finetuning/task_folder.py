@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spanelectra.data.text_files import COMPRESSIONS
 from spanelectra.errors import UserError, did_you_mean
 from spanelectra.finetuning.fine_tuning_args import PRESETS, FineTuningArguments
+from spanelectra.recipe_files import read_fields
 
 TASK_FILE_NAME = "task.yaml"
 # What a split's file may have in its name, the surest first; CoNLL's are called testa and testb.
@@ -96,15 +95,10 @@ def _settings(folder: Path, model: str) -> FineTuningArguments | None:
 def _read_task_file(file: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
-    try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: not valid YAML ({next(iter(str(error).splitlines()), 'unreadable')}).") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{file}: a task is a list of 'field: value' lines.")
+    content = read_fields(file, "task")
     for name in content:
         if name not in _FIELDS:
-            raise UserError(f"{file}: unknown field '{name}'.{did_you_mean(str(name), _FIELDS)}")
+            raise UserError(f"{file}: unknown field '{str(name)[:100]}'.{did_you_mean(str(name)[:100], _FIELDS)}")
     # a fraction and a column's number are text to the settings
     return {name: str(value) if name in _TEXTS and value is not None else value for name, value in content.items()}
 
