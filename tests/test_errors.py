@@ -11,6 +11,15 @@ from spanelectra.cli import main
 from spanelectra.errors import UserError, did_you_mean, reason_of
 
 
+def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
+    label = "x" * 5000
+    message = str(UserError(f"train.tsv:3: the label '{label}' is unknown. Did you mean 'good'?"))
+    assert message.startswith("train.tsv:3: the label 'xxx")
+    assert message.endswith("xxx' is unknown. Did you mean 'good'?")
+    assert len(message) < 2100 and " … " in message
+    assert str(UserError("y" * 2000)) == "y" * 2000
+
+
 @pytest.mark.parametrize(
     ("word", "hint"),
     [

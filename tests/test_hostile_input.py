@@ -28,7 +28,7 @@ from spanelectra.cli import main
 from spanelectra.corrupted_rows import CorruptedRows
 from spanelectra.corruption import corrupt
 from spanelectra.data.corpus import iterate_documents
-from spanelectra.data.row_dataset import RowDataset
+from spanelectra.data.row_dataset import RowDataset, load_array
 from spanelectra.data.text_files import read_lines
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError
@@ -376,6 +376,12 @@ class TestFound:
         with pytest.raises(UserError, match=r"features\.json is damaged") as refused:
             CorruptedRows(tmp_path, "train")
         assert len(str(refused.value)) < 500
+
+    def test_an_array_of_less_than_nothing(self, tmp_path: Path) -> None:
+        header = b"{'descr': '<u2', 'fortran_order': False, 'shape': (488,-1), }\n"
+        (tmp_path / "x.npy").write_bytes(b"\x93NUMPY\x01\0" + len(header).to_bytes(2, "little") + header)
+        with pytest.raises(ValueError, match="OverflowError"):
+            load_array(tmp_path / "x.npy", mmap_mode="r")
 
     @pytest.mark.parametrize("encoding", ["utf-16", "idna", "punycode"])
     def test_codecs_that_fail_in_their_own_way(self, tmp_path: Path, encoding: str) -> None:

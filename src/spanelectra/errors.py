@@ -9,9 +9,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# Characters that are shown of a long message's beginning and of its end.
+_HALF = 1000
+
 
 class UserError(ValueError):
-    """A mistake in what the user gave: says what was wrong, where, and what to do about it, in a line or two."""
+    """A mistake in what the user gave: says what was wrong, where, and what to do about it, in a line or two.
+
+    What a file holds may stand in it, and may be a page long: of such a message the middle is left out, for where it is
+    wrong stands at its beginning, and what to do at its end.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message if len(message) <= 2 * _HALF else f"{message[:_HALF]} … {message[-_HALF:]}")
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:

@@ -139,7 +139,7 @@ def load_array(file: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any
     """
     try:
         return np.load(file, mmap_mode=mmap_mode, allow_pickle=False)
-    except (EOFError, tokenize.TokenError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+    except (EOFError, tokenize.TokenError, SyntaxError, TypeError, MemoryError, RecursionError, OverflowError) as error:
         # numpy reads a header of its oldest format as Python does
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
