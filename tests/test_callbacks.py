@@ -118,7 +118,7 @@ class TestProgress:
             {"loss": 46.0, "mlm_loss": 6.0, "ato_loss": 0.4, "sbpo_loss": 0.7},
         )
         shown = self.show(False, [before, {"eval_loss": 46.0, "eval_ato_loss": 0.4}, before, after, after])
-        assert shown.splitlines()[3] == "step      7  ato and sbpo joined; from here on they are in the loss, too"
+        assert shown.splitlines()[3] == "step      7  ato and sbpo joined since the line before, and add to the loss"
         assert shown.count("joined") == 1
         assert "joined" not in self.show(False, [after, after]), "a resumed run begins with them"
 

@@ -253,6 +253,13 @@ def test_values_of_every_type_arrive(here: Path, monkeypatch: pytest.MonkeyPatch
         ("pretrain", "--resume RUNN", "--resume: 'RUNN' does not exist. Did you mean 'RUN'?"),
         ("pretrain", "--data ROWS --out_dir OUT --mask_ratio 0.9", "mask_ratio must be above 0 and at most 0.5"),
         ("finetune", "--preset sst2 --model M --train G --dev 0.1 --out_dir OUT", "--train: 'G' does not exist"),
+        (
+            "finetune",
+            "--preset sst2 --model M --train ROWS --dev 0.1 --out_dir OUT",
+            "'ROWS' is a directory; give a file",
+        ),
+        ("pretrain", "--data F --out_dir OUT", "--data: 'F' is a file; give a directory"),
+        ("pretrain", "--data ~no-user/x --out_dir OUT", "--data: '~no-user/x': there is no home directory '~no-user'"),
         ("finetune", "--preset sst2 --model M --train F --dev 1.5 --out_dir OUT", "dev 1.5 is neither a file nor"),
         ("finetune", "--preset sst2 --model M --train F --dev G --out_dir OUT", "--dev: 'G' does not exist"),
     ],

@@ -151,6 +151,17 @@ class TestInitFrom:
 
 
 class TestTheTrainedGenerator:
+    def test_one_that_diverged(self, tmp_path: Path) -> None:
+        config = SpanElectraConfig(generator_config=encoder_config("electra"), objectives=["mlm"])
+        model = SpanElectraForPreTraining(config)
+        model.save_pretrained(tmp_path / "model")
+        assert load_generator(tmp_path / "model").generator is not None
+        with torch.no_grad():
+            model.generator.language_model.get_output_embeddings().bias[3] = torch.nan
+        model.save_pretrained(tmp_path / "model")
+        with pytest.raises(UserError, match="bias holds what is no number; its training diverged"):
+            load_generator(tmp_path / "model")
+
     def test_a_run_without_one(self, tmp_path: Path) -> None:
         config = SpanElectraConfig(discriminator_config=encoder_config("electra"), objectives=["ato"], sharing="none")
         SpanElectraForPreTraining(config).save_pretrained(tmp_path / "model")

@@ -145,7 +145,10 @@ class ProgressCallback(TrainingBar):
         """Say so where more losses are summed than in the line before: that is no divergence."""
         joined = [_SHOWN[name] for name in _LOSSES if self._summed is not None and name in summed - self._summed]
         if joined:
-            say(self.console, f"step {step:>6}  {' and '.join(joined)} joined; from here on they are in the loss, too")
+            say(
+                self.console,
+                f"step {step:>6}  {' and '.join(joined)} joined since the line before, and add to the loss",
+            )
         self._summed = summed
 
 

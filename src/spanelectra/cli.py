@@ -137,8 +137,17 @@ def _checked_flags(arguments: list[str], kinds: dict[str, Any]) -> list[str]:
             text = rest.pop(0) if rest and rest[0].lower() in ("true", "false") else "true"
         elif not equals:
             text = rest.pop(0)
+        _check_home(text, flag)
         checked.append(f"{flag}={_checked_text(text, kinds[flag], flag)}")
     return checked
+
+
+def _check_home(text: str, flag: str) -> None:
+    """Raise :class:`UserError` for ``~somebody`` who has no home here; Python's own complaint names neither."""
+    try:
+        Path(text.partition("\0")[0]).expanduser()
+    except RuntimeError:
+        raise UserError(f"{flag}: '{text}': there is no home directory '{text.partition('/')[0]}'.") from None
 
 
 def _checked_text(text: str, kind: Any, flag: str) -> str:
@@ -198,9 +207,14 @@ def _check_early(command: str, settings: Any) -> None:
         settings.resolved().check()
     for name in _FILES[command]:
         value = getattr(settings, name)
-        is_file = isinstance(value, str) and value and not (name == "dev" and settings.dev_fraction is not None)
-        if is_file and not Path(value).expanduser().exists():
-            raise UserError(f"--{name}: '{value}' does not exist.{did_you_mean_path(Path(value).expanduser())}")
+        if not value or (name == "dev" and settings.dev_fraction is not None):
+            continue
+        path = Path(value).expanduser()
+        if not path.exists():
+            raise UserError(f"--{name}: '{value}' does not exist.{did_you_mean_path(path)}")
+        wanted, found = ("directory", "file") if command == "pretrain" else ("file", "directory")
+        if path.is_dir() != (wanted == "directory"):
+            raise UserError(f"--{name}: '{value}' is a {found}; give a {wanted}.")
 
 
 def _chosen_log_level(arguments: list[str]) -> contextlib.AbstractContextManager[None]:

@@ -168,11 +168,15 @@ def load_generator(run: str | Path) -> SpanElectraForPreTraining:
     """Open the model of a run that trained a generator.
 
     Raises:
-        UserError: where it holds none.
+        UserError: where it holds none, or one whose weights are no numbers: its samples would be all the same, which a
+            discriminator learns to tell in no time.
     """
     trained = SpanElectraForPreTraining.from_pretrained(find_model(run))
     if trained.generator is None:
         raise UserError(f"--generator {run}: this run trained no generator. Run --stage generator first.")
+    broken = [name for name, weight in trained.generator.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise UserError(f"--generator {run}: {broken[0]} holds what is no number; its training diverged.")
     return trained
 
 

@@ -276,6 +276,9 @@ class SpanElectraTrainer(Trainer):
         wanted = list(self.lr_scheduler.base_lrs)
         try:
             super()._load_optimizer_and_scheduler(checkpoint)
+        except (MemoryError, torch.OutOfMemoryError):
+            # that is not the checkpoint's fault
+            raise
         except Exception as error:  # torch's reader of pickles raises whatever damage leads it to
             reason = reason_of(error)
             raise UserError(

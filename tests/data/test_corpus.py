@@ -161,7 +161,7 @@ def test_a_missing_column_is_named_with_its_neighbours(tmp_path):
         ("a.jsonl", '{"text": "fine"}\n{"text": oops}\n', r"a\.jsonl:2: not JSON"),
         ("a.jsonl", '["a list"]\n', r"a\.jsonl:1: one JSON object"),
         ("a.csv", 'text,label\n"fine",1\n"open,1\n', r"a\.csv:\d: malformed"),
-        ("a.csv", "text,label\nfine,1\nfine,1,more\n", r"a\.csv:3: 3 fields where the header has 2"),
+        ("a.csv", "text,label\nfine,1\nfine,1,more\n", r"a\.csv:3: 3 fields where the first line has 2: a comma"),
         ("a.parquet", "not parquet", "cannot be read as Parquet"),
         ("a.txt", b"text\0more", r"a\.txt.*NUL bytes.*byte offset 4"),
         ("a.txt", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "NUL bytes"),

@@ -321,6 +321,8 @@ def test_a_report_is_written_unless_it_is_not_wanted(tiny: Path, tmp_path: Path)
         assert page.is_file() == report
     finetune(quick(tiny / "modernbert", files, tmp_path / "run", epochs=1, seeds=2, resume=True))
     assert "accuracy on dev" in page.read_text(encoding="utf-8")
+    finetune(quick(tiny / "modernbert", files, tmp_path / "run", epochs=1, seeds=2, resume=True, report=False))
+    assert not page.exists()
 
 
 def test_it_is_a_program_of_one_process(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spanelectra.finetuning.seed_summary import format_spread, rank, summarise, summarise_runs
+from spanelectra.finetuning.seed_summary import format_spread, learned_something, rank, summarise, summarise_runs
 
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=9))
@@ -50,3 +50,13 @@ def test_a_split_that_is_not_there_has_no_summary() -> None:
 def test_a_run_that_trained_ranks_above_one_that_collapsed() -> None:
     assert rank(run(50.0), "f1") > rank(run(90.0, "always 'O'"), "f1")
     assert rank(run(51.0), "f1") > rank(run(50.0), "f1")
+
+
+@pytest.mark.parametrize(
+    ("score", "commonest", "learned"),
+    [(51.0, 50.0, True), (50.9, 50.0, False), (40.0, 50.0, False), (100.0, 99.5, True), (99.6, 99.5, False)],
+)
+def test_learning_is_more_than_the_commonest_answer_also_where_that_is_nearly_always_right(
+    score: float, commonest: float, learned: bool
+) -> None:
+    assert learned_something(score, commonest) == learned

@@ -145,12 +145,12 @@ def test_a_name_does_not_fit_a_file_without_header(tmp_path: Path) -> None:
         (
             "a.tsv",
             "text\tlabel\nfine\t1\nbad\t0\tmore\n",
-            r"a\.tsv:3: 3 fields where the first line has 2; a text with a tab",
+            r"a\.tsv:3: 3 fields where the first line has 2: a tab in a text\?",
         ),
         (
             "a.csv",
             "text,label\nfine, really,1\n",
-            r"a\.csv:2: 3 fields where the first line has 2; a text with a comma",
+            r"a\.csv:2: 3 fields where the first line has 2: a comma in a text",
         ),
         ("a.csv", 'text,label\n"fine"ly,1\n', r"a\.csv:2: malformed"),
         ("a.jsonl", '{"text": "x"}\n{"text": \n', r"a\.jsonl:2: not JSON"),
@@ -158,13 +158,15 @@ def test_a_name_does_not_fit_a_file_without_header(tmp_path: Path) -> None:
         (
             "a.tsv",
             "text\tlabel\nfine\t1\nbad\n",
-            r"a\.tsv:3: 1 field where the first line has 2; a tab that is missing",
+            r"a\.tsv:3: 1 field where the first line has 2: a missing tab, or",
         ),
         (
             "a.csv",
             'text,label\n"fine,1\nbad,0\ngood",1,2\n',
-            r"a\.csv:2: 3 fields where .* it goes on to line 4: a quote",
+            r"a\.csv:2: 3 fields where .*: a quote .* that is closed only in line 4\?",
         ),
+        ("a.csv", 'text,"label\nfine,1\nbad",0\nfine,1\n', r"a\.csv:4: 2 fields .* has 3: a quote .* in the first row"),
+        ("a.csv", 'text,label\n"fine\nand good"\n', r"a\.csv:2: 1 field .* only in line 3, or a missing comma\?"),
         ("a.csv", 'text,label\nbad,0\n"fine,1\nbad,0\n', r"a\.csv:3: malformed .*The row ends at line 4: a quote"),
         ("a.tsv", "", "no records"),
         ("a.tsv", "text\tlabel\n", "no records"),

@@ -62,6 +62,36 @@ def delimited_rows(
         raise UserError(f"{path}:{begins}: malformed ({error}).{hint}") from None
 
 
+def wrong_width(path: Path | str, line: int, fields: list[str], first: list[str], *, tab_separated: bool) -> UserError:
+    """The error for a row that has another number of fields than the first, with what is likely to be the cause.
+
+    Args:
+        path: the file.
+        line: the row's last line.
+        fields: the row's.
+        first: the first row's.
+        tab_separated: whether it is a TSV file, else CSV.
+    """
+    separator = "tab" if tab_separated else "comma"
+    further_lines = sum(field.count("\n") for field in fields)
+    causes = []
+    if any("\n" in field for field in first):
+        causes.append('a quote (") in the first row that is closed lines later')
+    if further_lines:
+        causes.append(f'a quote (") that is closed only in line {line}')
+    if len(fields) < len(first):
+        causes += (
+            [f"a missing {separator}", "a line break in a text"] if not further_lines else [f"a missing {separator}"]
+        )
+    elif not further_lines:
+        causes.append("a tab in a text" if tab_separated else 'a comma in a text without quotes (")')
+    count = f"{len(fields)} field{'s' * (len(fields) != 1)}"
+    return UserError(
+        f"{path}:{line - further_lines}: {count} where the first line has {len(first)}: {', or '.join(causes)}? "
+        "Every line must have as many as the first."
+    )
+
+
 def read_json_lines(path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None]) -> Iterator[str]:
     """Yield ``record[text_column]`` of each line."""
     for number, record in json_records(path, encoding, on_bytes):
@@ -80,7 +110,7 @@ def read_delimited(
     column = _column_index(header, text_column, str(path))
     for number, row in rows:
         if len(row) != len(header):
-            raise UserError(f"{path}:{number}: {len(row)} fields where the header has {len(header)}.")
+            raise wrong_width(path, number, row, header, tab_separated=tab_separated)
         yield row[column]
 
 

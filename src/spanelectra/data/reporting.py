@@ -40,7 +40,7 @@ def corpus_lines(statistics: CorpusStatistics, seconds: float) -> dict[str, Any]
     megabytes = statistics.bytes_read / 1e6
     lines: dict[str, Any] = {
         "files": statistics.files,
-        "text": f"{_decimals(megabytes)} MB in {seconds:.1f} s, {_decimals(megabytes / seconds)} MB/s",
+        "text": f"{_size(megabytes)} in {seconds:.1f} s, {_size(megabytes / seconds)}/s",
     }
     if statistics.skipped:
         first, reason = next(iter(statistics.skipped.items()))
@@ -48,6 +48,6 @@ def corpus_lines(statistics: CorpusStatistics, seconds: float) -> dict[str, Any]
     return lines
 
 
-def _decimals(value: float) -> str:
-    """One digit after the point; two that count of what is below 1, which would else be 0."""
-    return f"{value:,.1f}" if value >= 1 else f"{value:.2g}"
+def _size(megabytes: float) -> str:
+    """In kB where megabytes would be 0.0."""
+    return f"{megabytes:,.1f} MB" if megabytes >= 0.1 else f"{1000 * megabytes:,.1f} kB"

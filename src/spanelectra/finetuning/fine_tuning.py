@@ -14,7 +14,7 @@ from rich.console import Console
 
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.callbacks import RunStopped
-from spanelectra.checkpointing import METRICS_NAME
+from spanelectra.checkpointing import METRICS_NAME, REPORT_NAME
 from spanelectra.console import calm_transformers, make_console, say, sound_alarm
 from spanelectra.environment import describe_environment, process_count
 from spanelectra.errors import UserError
@@ -27,7 +27,7 @@ from spanelectra.finetuning.fine_tuning_directory import (
     start_run_directory,
 )
 from spanelectra.finetuning.interruption import stopped_by_signals
-from spanelectra.finetuning.seed_summary import HARDLY_MORE, format_spread, rank, summarise_runs
+from spanelectra.finetuning.seed_summary import format_spread, learned_something, rank, summarise_runs
 from spanelectra.finetuning.task import Feature, Logits, Prediction, TargetScale, Task
 from spanelectra.finetuning.task_data import TaskData, read_task_data
 from spanelectra.finetuning.task_directory import (
@@ -243,7 +243,7 @@ def _print_results(console: Console, results: dict[str, Any], run: Path) -> None
                 f"seed {result['seed']} collapsed ({result['collapsed']}){left_out}: try a smaller "
                 "--learning_rate, a longer --warmup_ratio or more --epochs.",
             )
-        elif result["dev"][metric] < results["baseline"]["dev"]["scores"][metric] + HARDLY_MORE:
+        elif not learned_something(result["dev"][metric], results["baseline"]["dev"]["scores"][metric]):
             baseline = results["baseline"]["dev"]
             sound_alarm(
                 console,
@@ -251,4 +251,5 @@ def _print_results(console: Console, results: dict[str, Any], run: Path) -> None
                 f"{baseline['scores'][metric]:.2f}, {baseline['name']}: it has learned little. Try more --epochs, "
                 "another --learning_rate or more examples.",
             )
-    say(console, f"{run}: the best seed's model is in {run / MODEL_DIRECTORY}")
+    page = f"; all seeds to look at in {run / REPORT_NAME}" if results["config"]["report"] else ""
+    say(console, f"{run}: the best seed's model is in {run / MODEL_DIRECTORY}{page}")

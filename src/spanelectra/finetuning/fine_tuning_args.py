@@ -1,6 +1,6 @@
 """Every setting of fine-tuning, in groups, and the presets of well-known tasks.
 
-Like `training_args.py` this file imports neither torch nor transformers, so that asking for help is quick.
+Like `argument_groups.py` this file imports neither torch nor transformers, so that asking for help is quick.
 """
 
 from __future__ import annotations

@@ -6,9 +6,6 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-# Points by which a score has to be above the commonest answer's before anything is said to have been learned.
-HARDLY_MORE = 1.0
-
 
 def summarise(values: Sequence[float]) -> dict[str, Any]:
     """Mean, sample standard deviation (``None`` of one value), median and the values themselves."""
@@ -43,6 +40,11 @@ def summarise_runs(runs: Sequence[dict[str, Any]], split: str) -> dict[str, dict
 def rank(run: dict[str, Any], metric: str) -> tuple[bool, float]:
     """What runs are ordered by, the best last: one that trained before any that collapsed, then the score on dev."""
     return not run["collapsed"], run["dev"][metric]
+
+
+def learned_something(score: float, commonest: float) -> bool:
+    """Whether a score (100 at most) is clearly above the commonest answer's: by a point, or half of what is left."""
+    return score >= commonest + min(1.0, (100 - commonest) / 2)
 
 
 def format_spread(summary: dict[str, Any]) -> str:

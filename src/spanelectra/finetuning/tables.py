@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from spanelectra.data.records import delimited_rows, json_records
+from spanelectra.data.records import delimited_rows, json_records, wrong_width
 from spanelectra.data.text_files import COMPRESSIONS, did_you_mean_path
 from spanelectra.errors import UserError, did_you_mean, reason_of
 
@@ -135,7 +135,7 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     width = len(rows[0].fields)
     for row in rows:
         if len(row.fields) != width:
-            raise _wrong_width(path, row, width, extension)
+            raise wrong_width(path, row.line, row.fields, rows[0].fields, tab_separated=extension != ".csv")
     remarks: list[str] = []
     named = header == "yes"
     if header == "auto":
@@ -149,23 +149,6 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     if named:
         return Table(path, [name.strip() for name in rows[0].fields], True, rows[1:], remarks)
     return Table(path, list(map(str, range(width))), False, rows)
-
-
-def _wrong_width(path: str, row: Row, width: int, extension: str) -> UserError:
-    """The error for a row that has another number of fields than the first, with what is likely to be the cause."""
-    further_lines = sum(field.count("\n") for field in row.fields)
-    separator = "comma" if extension == ".csv" else "tab"
-    if further_lines:
-        cause = f'it goes on to line {row.line}: a quote (") that nothing closes?'
-    elif len(row.fields) < width:
-        cause = f"a {separator} that is missing, or a text with a line break in it?"
-    else:
-        cause = "a text with a tab in it?" if separator == "tab" else 'a text with a comma and without quotes (")?'
-    count = f"{len(row.fields)} field{'s' * (len(row.fields) != 1)}"
-    return UserError(
-        f"{path}:{row.line - further_lines}: {count} where the first line has {width}; {cause} "
-        "Every line must have as many as the first."
-    )
 
 
 def _names_columns(rows: list[list[str]], usual_names: Collection[str]) -> Literal["yes", "no", "perhaps"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from spanelectra.finetuning.seed_summary import HARDLY_MORE, format_spread, summarise
+from spanelectra.finetuning.seed_summary import format_spread, learned_something, summarise
 from spanelectra.report.curve_charts import Chart
 from spanelectra.report.findings import Finding
 from spanelectra.report.run_record import RunRecord
@@ -63,7 +63,7 @@ def fine_tuning_findings(record: RunRecord) -> list[Finding]:
         summary = summarise(_trained(scores))
         count = len(summary["values"])
         sentence = f"{metric} on dev: {format_spread(summary)} over {count} seed{'' if count == 1 else 's'}"
-        better = common is None or summary["mean"] >= common + HARDLY_MORE
+        better = common is None or learned_something(summary["mean"], common)
         if common is not None:
             sentence += f"; the commonest answer scores {common:.2f}"
         sentence += "." if better else ": little was learned."
