@@ -102,6 +102,10 @@ def test_what_is_not_to_be_replaced_is_refused_before_any_work(complete):
         (lambda path: (path / MANIFEST_NAME).write_text('{"weights'), "manifest.json is unreadable"),
         (lambda path: (path / MANIFEST_NAME).write_text('{"weights.bin": 3}'), "manifest.json is unreadable"),
         (lambda path: (path / MANIFEST_NAME).write_text("[]"), "manifest.json is unreadable"),
+        (
+            lambda path: (path / MANIFEST_NAME).write_text('{"weights.bin": {"bytes": Infinity, "sha256": ""}}'),
+            "manifest.json is unreadable",
+        ),
         (lambda path: (path / MANIFEST_NAME).write_bytes(b"\xff\xfe"), "manifest.json is unreadable"),
     ],
 )

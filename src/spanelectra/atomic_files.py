@@ -123,7 +123,7 @@ def find_damage(directory: str | Path) -> str | None:
         expected = {str(name): (int(entry["bytes"]), str(entry["sha256"])) for name, entry in manifest.items()}
     except FileNotFoundError:
         return f"{MANIFEST_NAME} is missing"
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return f"{MANIFEST_NAME} is unreadable"
     for name, (size, digest) in expected.items():
         file = directory / name
