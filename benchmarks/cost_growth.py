@@ -7,10 +7,12 @@ half as wide, 16 rows of 128 tokens, vocabulary 10,000). Every point runs in a p
 its memory is its own. Of a step are told: seconds, tokens/s, FLOPs that it needs (counted) and the part of the matrix-
 product peak that they make, and memory beside what the forward pass keeps (counted). Where utilisation falls as a point
 grows, time grows faster than the arithmetic: such points are named. Processes are real runs of `spanelectra pretrain`
-under torchrun and gloo; so is one of `base` at 512 tokens, the rest of which asks what fits into 8 GB.
+under torchrun and gloo; so is one of `base` at 512 tokens, the rest of which asks what fits into a machine of 8 GB.
 
-Points are appended to docs/cost-growth.json as they come, and are not measured again with the same settings, unless
-``--again`` says so. Then come `docs/cost-growth.md`, a section an axis, and its pictures.
+Points follow one another, minutes apart, and do not take turns: what else the machine did hits one of them alone. The
+load before each is kept beside it. Points are appended to docs/cost-growth.json as they come, and are not measured
+again with the same settings on the same machine, unless ``--again`` says so. Then come `docs/cost-growth.md`, a section
+an axis, and its pictures.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ ROOT = Path(__file__).parent.parent
 AXES = ("length", "vocabulary", "batch", "encoder", "processes", "base")
 
 
-def measure(point: Point, arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(point: Point, arguments: argparse.Namespace, environment: dict[str, Any]) -> dict[str, Any]:
     """A point in a process of its own, with what it was measured under."""
     from checked_out import checked_out
 
@@ -43,20 +45,34 @@ def measure(point: Point, arguments: argparse.Namespace) -> dict[str, Any]:
     else:
         command = [sys.executable, __file__, "--point", json.dumps(dataclasses.asdict(point))]
         command += ["--seconds", str(arguments.seconds), "--steps", str(arguments.steps)]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(point.threads)}
-        finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
+        variables = {**os.environ, "OMP_NUM_THREADS": str(point.threads)}
+        finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=variables)
         found = json.loads(finished.stdout.splitlines()[-1])
-    return {"point": dataclasses.asdict(point), **found, "load": load, **checked_out("src/spanelectra")}
+    about = {"load": load, "environment": environment, **checked_out("src/spanelectra")}
+    return {"point": dataclasses.asdict(point), **found, **about}
 
 
-def wanted(arguments: argparse.Namespace, finished: dict[str, Any]) -> list[Point]:
-    """The points to measure: asked for, and not finished with these settings."""
+def machine(environment: dict[str, Any]) -> dict[str, Any]:
+    """What must be the same for points to stand on one curve: processor, cores and the libraries that compute."""
+    versions = {name: environment["versions"].get(name) for name in ("python", "torch", "transformers")}
+    return {"processor": environment["processor"], "cores": environment["cores"], **versions}
+
+
+def wanted(arguments: argparse.Namespace, finished: dict[str, Any], environment: dict[str, Any]) -> list[Point]:
+    """The points to measure: asked for, and not finished with these settings on this machine."""
     labels = arguments.labels.split(";") if arguments.labels else None
+
+    def is_finished(point: Point) -> bool:
+        found = finished.get(point.name)
+        if found is None or found["point"] != dataclasses.asdict(point):
+            return False
+        return machine(found["environment"]) == machine(environment)
+
     return [
         point
         for point in make_points(arguments.threads)
         if point.axis in arguments.only.split(",") and (labels is None or point.label in labels)
-        if arguments.again or finished.get(point.name, {}).get("point") != dataclasses.asdict(point)
+        if arguments.again or not is_finished(point)
     ]
 
 
@@ -85,10 +101,12 @@ def main() -> None:
     finished = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"points": {}}
     with tempfile.TemporaryDirectory() as temporary:
         arguments.work_dir = arguments.work_dir or Path(temporary)
-        for point in [] if arguments.page_only else wanted(arguments, finished["points"]):
+        environment = describe_environment()
+        # a point has the threads that it was given, not those of this process
+        del environment["threads"]
+        for point in [] if arguments.page_only else wanted(arguments, finished["points"], environment):
             print(f"{point.name} …", file=sys.stderr)
-            finished["points"][point.name] = measure(point, arguments)
-            finished["environment"] = describe_environment() | {"threads": arguments.threads}
+            finished["points"][point.name] = measure(point, arguments, environment)
             write_text(file, json.dumps(finished, indent=1) + "\n")
     names = [point.name for point in make_points(arguments.threads)]
     finished["points"] = {name: finished["points"][name] for name in names if name in finished["points"]}

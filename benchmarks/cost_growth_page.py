@@ -6,6 +6,7 @@ An axis is a section between two marks; what is written by hand outside of them,
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ TITLES = {
     "batch": "Rows a batch",
     "encoder": "Encoder",
     "processes": "Processes",
-    "base": "`base` at 512 tokens in 8 GB",
+    "base": "`base` at 512 tokens on a machine of 8 GB",
 }
 UTILISATION_TOLERANCE, MEMORY_TOLERANCE = 0.15, 0.25
-EIGHT_GIGABYTES = 8e9 / (1 << 20)
-HEAD = "# How the cost of a step grows\n"
+# MiB; of 8 GB one is left to the system
+SEVEN_GIGABYTES = 7e9 / (1 << 20)
+SECONDS = "s a step (least - most; steps)"
+TITLE = "# How the cost of a step grows\n"
 
 
 def falls(values: Sequence[float], tolerance: float = UTILISATION_TOLERANCE) -> list[int]:
@@ -80,17 +83,19 @@ def steps_section(axis: str, points: list[dict[str, Any]]) -> str:
             f"{point['parameters'] / 1e6:.1f} M",
             f"{point['tokens']:,}",
             f"{point['flops'] / 1e9:,.0f}",
-            seconds(point),
+            seconds_cell(point),
             f"{point['tokens'] / point['seconds']:,.0f}",
             f"{point['utilisation']:.2f}",
             "-" if point["kept_mib"] is None else f"{point['kept_mib']:,.0f}",
             f"{point['peak_memory_mib']:,.0f}",
+            load_cell(point),
         ]
         for point in points
     ]
-    headings = ["", "parameters", "tokens a step", "GFLOP a step (counted)", "s a step (least - most)", "tokens/s"]
-    headings += ["utilisation", "kept for the backward pass, MiB (counted)", "peak MiB"]
-    return "\n".join([*head(axis), table(headings, rows), "", *(f"- {line}" for line in surprises(axis, points))])
+    headings = ["", "parameters", "tokens a step", "GFLOP a step (counted)", SECONDS, "tokens/s"]
+    headings += ["utilisation", "kept for the backward pass, MiB (counted)", "peak MiB", "load before"]
+    lines = [*(f"- {line}" for line in surprises(axis, points)), *busy_lines(points)]
+    return "\n".join([*section_opening(axis), table(headings, rows), "", *lines])
 
 
 def processes_section(points: list[dict[str, Any]]) -> str:
@@ -102,17 +107,18 @@ def processes_section(points: list[dict[str, Any]]) -> str:
         [
             point["point"]["label"],
             f"{point['tokens']:,}",
-            seconds(point),
+            seconds_cell(point),
             f"{point['tokens'] / point['seconds']:,.0f}",
             f"{point['utilisation']:.2f}",
             f"{point['peak_memory_mib']:,.0f}",
+            load_cell(point),
         ]
         for point in points
     ]
-    headings = ["", "tokens a step", "s a step (least - most)", "tokens/s", "utilisation", "peak MiB of the first"]
-    lines = [*head("processes"), table(headings, rows)]
+    headings = ["", "tokens a step", SECONDS, "tokens/s", "utilisation", "peak MiB of the first", "load before"]
+    lines = [*section_opening("processes"), table(headings, rows), "", *busy_lines(points)]
     if {(1, 1), (2, 1)} <= rates.keys():
-        lines += ["", f"- Two processes train {rates[2, 1] / rates[1, 1]:.2f} times as many tokens/s as one."]
+        lines += [f"- Two processes train {rates[2, 1] / rates[1, 1]:.2f} times as many tokens/s as one."]
     return "\n".join(lines)
 
 
@@ -122,27 +128,47 @@ def base_section(points: list[dict[str, Any]]) -> str:
         [
             point["point"]["label"],
             f"{point['vocabulary'] if point['point']['processes'] else point['point']['vocabulary']:,}",
-            seconds(point),
+            seconds_cell(point),
             f"{point['tokens'] / point['seconds']:,.0f}",
             f"{point['utilisation']:.2f}",
             f"{point['peak_memory_mib']:,.0f}",
-            "yes" if point["peak_memory_mib"] < EIGHT_GIGABYTES else "no",
+            "yes" if point["peak_memory_mib"] < SEVEN_GIGABYTES else "no",
+            load_cell(point),
         ]
         for point in points
     ]
-    headings = [
-        "4 rows a step", "vocabulary", "s a step (least - most)", "tokens/s", "utilisation", "peak MiB", "inside 8 GB"
-    ]  # fmt: skip
-    return "\n".join([*head("base"), table(headings, rows)])
+    headings = ["4 rows a step", "vocabulary", SECONDS, "tokens/s", "utilisation", "peak MiB"]
+    headings += ["at most 7 GB, one of 8 left to the system", "load before"]
+    return "\n".join([*section_opening("base"), table(headings, rows), "", *busy_lines(points)])
 
 
-def seconds(point: dict[str, Any]) -> str:
-    """``0.21 (0.20 - 0.23)``."""
+def seconds_cell(point: dict[str, Any]) -> str:
+    """``0.21 (0.20 - 0.23; 14)``; of a single step no spread is known."""
+    if point["steps"] == 1:
+        return f"{point['seconds']:.3g} (1)"
     least, most = point["least_and_most"]
-    return f"{point['seconds']:.3g} ({least:.3g} - {most:.3g})"
+    return f"{point['seconds']:.3g} ({least:.3g} - {most:.3g}; {point['steps']})"
 
 
-def head(axis: str) -> list[str]:
+def is_busy(point: dict[str, Any]) -> bool:
+    """Whether more was running before a point than the machine has cores for."""
+    return point["load"] > point["environment"]["cores"]
+
+
+def load_cell(point: dict[str, Any]) -> str:
+    """The load average of the minute before a point, marked where it is above the cores."""
+    return f"{point['load']:.1f}" + (" (!)" if is_busy(point) else "")
+
+
+def busy_lines(points: list[dict[str, Any]]) -> list[str]:
+    """A sentence about points that other work disturbed."""
+    busy = [point["point"]["label"] for point in points if is_busy(point)]
+    if not busy:
+        return []
+    return [f"- (!) Other work kept all cores busy before {'; '.join(busy)}: times and utilisation are worse for it."]
+
+
+def section_opening(axis: str) -> list[str]:
     """Heading and picture of a section."""
     return [f"## {TITLES[axis]}", "", f"![tokens per second, utilisation and memory](cost-growth-{axis}.png)", ""]
 
@@ -165,7 +191,7 @@ def draw(axis: str, points: list[dict[str, Any]], file: Path) -> None:
     memory.set_title("peak memory, MiB", fontsize=10)
     memory.set_ylim(0, 1.15 * max(peaks))
     if axis == "base":
-        memory.axhline(EIGHT_GIGABYTES, color="grey", linewidth=0.8)
+        memory.axhline(SEVEN_GIGABYTES, color="grey", linewidth=0.8)
     for part in (speed, memory):
         part.set_xticks(list(places), labels, fontsize=8)
         part.grid(alpha=0.3)
@@ -173,9 +199,20 @@ def draw(axis: str, points: list[dict[str, Any]], file: Path) -> None:
     plt.close(figure)
 
 
-def about(result: dict[str, Any]) -> str:
+def where(points: list[dict[str, Any]]) -> str:
+    """The machine; where there are several, how many points of each, for their curves do not fit together."""
+    counts = Counter(
+        f"{environment['processor']}, {environment['cores']} cores; torch {environment['versions']['torch']}, "
+        f"transformers {environment['versions']['transformers']}, Python {environment['versions']['python']}"
+        for environment in (point["environment"] for point in points)
+    )
+    if len(counts) == 1:
+        return next(iter(counts))
+    return "**Not of one machine**: " + "; and ".join(f"{count} on {name}" for name, count in counts.items())
+
+
+def how_measured(result: dict[str, Any]) -> str:
     """How it was measured."""
-    environment, versions = result["environment"], result["environment"]["versions"]
     measured = sorted({at(point) for point in result["points"].values()})
     threads = sorted(
         {point["point"]["threads"] for point in result["points"].values() if not point["point"]["processes"]}
@@ -185,11 +222,10 @@ def about(result: dict[str, Any]) -> str:
         "Written by `python benchmarks/cost_growth.py`; every figure is in [cost-growth.json](cost-growth.json). "
         "All four objectives, no dropout, AdamW, float32; where nothing else is said an ELECTRA of 128 x 4 with a "
         "generator half as wide, 16 rows of 128 tokens and a vocabulary of 10,000, random ids. Every point ran in a "
-        "process of its own; medians of its steps, without the first. Utilisation is the FLOPs that a step needs "
-        f"over what the largest matrix product made in the same process. {environment['processor']}, threads: "
-        f"{', '.join(map(str, threads))}; torch {versions['torch']}, transformers {versions['transformers']}, Python "
-        f"{versions['python']}; measured {', '.join(measured)}; load of the machine before a point: "
-        f"{min(loads):.1f} to {max(loads):.1f}."
+        "process of its own, one after the other, minutes apart; medians of its steps, without the first, and how many "
+        "they are. Utilisation is the FLOPs that a step needs over what the largest matrix product made in the same "
+        f"process. {where(list(result['points'].values()))}; threads: {', '.join(map(str, threads)) or 'as said'}; "
+        f"measured {', '.join(measured)}; load of the machine before a point: {min(loads):.1f} to {max(loads):.1f}."
     )
 
 
@@ -199,8 +235,8 @@ def write_page(result: dict[str, Any], out: Path) -> None:
         return
     page = out / "cost-growth.md"
     if not page.is_file():
-        page.write_text(HEAD, encoding="utf-8")
-    replace_section(page, "about", about(result))
+        page.write_text(TITLE, encoding="utf-8")
+    replace_section(page, "about", how_measured(result))
     for axis in TITLES:
         points = [point for point in result["points"].values() if point["point"]["axis"] == axis]
         if not points:

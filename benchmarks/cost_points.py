@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -144,14 +144,14 @@ def measure_step(point: Point, seconds: float, steps: int) -> dict[str, Any]:
 
 def make_rows(point: Point, work: Path) -> Path:
     """Prepared rows: `throughput.py`'s, or where a larger vocabulary is asked for those of Python's sources."""
-    from prepare_speed import library_sources
+    from prepare_speed import write_library_sources
     from spanelectra.data.packing import prepare
     from spanelectra.data.tokenization import vocab
     from training_steps import prepare_rows
 
     if point.vocabulary == VOCABULARY:
         return prepare_rows(work, point.length)
-    text, tokenizer = library_sources(work), work / f"tokenizer-{point.vocabulary}"
+    text, tokenizer = write_library_sources(work), work / f"tokenizer-{point.vocabulary}"
     if not tokenizer.is_dir():
         vocab(str(text), str(tokenizer), "BERT", point.vocabulary, quiet=True)
     rows = work / f"rows-{point.length}-{point.vocabulary}"
@@ -167,8 +167,8 @@ def measure_run(point: Point, work: Path, steps: int, windows: int) -> dict[str,
         steps: of a line of the log.
         windows: lines, after a first one that does not count.
     """
-    rows, run = make_rows(point, work), work / "run"
-    words = ["-m", "spanelectra.cli", "pretrain", "--recipe", point.shape, "--data", str(rows), "--out_dir", str(run)]
+    rows = make_rows(point, work)
+    words = ["-m", "spanelectra.cli", "pretrain", "--recipe", point.shape, "--data", str(rows)]
     settings = {
         "per_device_train_batch_size": point.rows,
         "gradient_accumulation_steps": point.micro_batches,
@@ -190,15 +190,18 @@ def measure_run(point: Point, work: Path, steps: int, windows: int) -> dict[str,
     launcher = [sys.executable]
     if point.processes > 1:
         launcher += ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(point.processes)]
-    subprocess.run([*launcher, *words], check=True, env={**os.environ, "OMP_NUM_THREADS": str(point.threads)})
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(point.threads)}
+    # a folder of its own: whatever else is in WORK stays
+    with tempfile.TemporaryDirectory(dir=work, prefix="run-") as temporary:
+        run = Path(temporary) / "run"
+        subprocess.run([*launcher, *words, f"--out_dir={run}"], check=True, env=environment)
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
     lines = [line for line in lines if "tokens_per_second" in line]
     # the clock starts at the first step; of a run of one line that is the one
     lines = lines[1:] or lines
     rates = [line["tokens_per_second"] for line in lines]
     tokens = point.rows * point.micro_batches * point.length * point.processes
-    results = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    shutil.rmtree(run)
     return {
         "seconds": tokens / statistics.median(rates),
         "least_and_most": [tokens / max(rates), tokens / min(rates)],

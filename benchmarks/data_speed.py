@@ -1,12 +1,14 @@
-"""Data never wait: masking and collating, `prepare` against the bare tokenizer, and how long a run takes to start.
+"""Do data wait? Masking and collating, `prepare` against the bare tokenizer, and how long a run takes to start.
 
     python benchmarks/data_speed.py --work_dir WORK --json docs/data-speed.json --page
 
 - collating: tokens/s on one core, by batch size: masking alone, data set and collator, and all that the trainer's own
-  loader does; beside it the fastest training step of `throughput.py`'s tiny shape, in the same rounds.
+  loader does, from 200 MB of rows, more than most processors' caches hold (Python's documentation, again and again);
+  beside it the fastest training step of `throughput.py`'s tiny shape, in the same rounds. Judged is the loader, at the
+  rows of that shape and of the recipe. The step is a CPU's: that a GPU's would not wait is not shown.
 - prepare: the whole call (files are read, rows written, the tokenizer opened; nothing is imported) against the
   tokenizer's `encode_batch` on the same texts, which lie in memory, by turns in a process that is held to as many cores
-  as the tokenizer may use. `prepare` itself calls `encode_batch_fast`, which is shown, too.
+  as the tokenizer may use; and against `encode_batch_fast`, which `prepare` calls itself, and which it is judged by.
 - start: from the shell to the first optimiser step of `spanelectra pretrain`, prepared rows in place, and
   `spanelectra --help`. Every repeat is a process of its own; a first one that does not count warms the file cache.
 
@@ -17,8 +19,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -26,19 +28,20 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
 from checked_out import checked_out
 from data_speed_page import section
-from prepare_speed import library_sources, make_tokenizers, measure_prepare
+from prepare_speed import make_tokenizers, measure_prepare, write_library_sources
 from results_page import replace_section
 from rounds import by_turns, summary
 
 ROOT = Path(__file__).parent.parent
 SIZES = (8, 16, 32, 64, 128, 256)
 LENGTH = 128
+ROW_BYTES = 200e6
 FASTEST = "ours without boundary heads, no dropout"
 
 
@@ -46,6 +49,7 @@ def measure_collating(arguments: argparse.Namespace) -> dict[str, Any]:
     """Tokens/s of what comes before a step, and of the fastest step."""
     import dataclasses
 
+    import numpy as np
     import torch
 
     from spanelectra.data.training_rows import ShuffledRows
@@ -55,6 +59,7 @@ def measure_collating(arguments: argparse.Namespace) -> dict[str, Any]:
     keep_freed_memory()
     torch.set_num_threads(arguments.threads)
     rows = prepare_rows(arguments.work_dir, LENGTH)
+    tiled: Any = None
     roads: dict[str, dict[int, Callable[[], Any]]] = {"masking": {}, "data set and collator": {}, "loader": {}}
 
     def step_through(data: ShuffledRows, size: int, take: Callable[[Any], Any], place: list[int]) -> None:
@@ -63,6 +68,11 @@ def measure_collating(arguments: argparse.Namespace) -> dict[str, Any]:
 
     for size in SIZES:
         bench = Bench(dataclasses.replace(SHAPES["tiny"], rows=size), rows, torch.device("cpu"), 0.0, False)
+        if tiled is None:
+            few = np.asarray(bench.data.input_ids)
+            tiled = np.tile(few, (math.ceil(ROW_BYTES / few.nbytes), 1))
+        many = dataclasses.replace(cast(Any, bench.data.collate), input_ids=tiled)
+        bench.data = dataclasses.replace(bench.data, rows=len(tiled), input_ids=tiled, collate=many)
         trainer = make_trainer(bench)
         data = trainer.train_dataset
         assert isinstance(data, ShuffledRows)
@@ -94,6 +104,7 @@ def measure_collating(arguments: argparse.Namespace) -> dict[str, Any]:
     steps = rates["step", shape.rows]
     return {
         "length": LENGTH,
+        "megabytes_of_rows": tiled.nbytes / 1e6,
         "step": {"name": FASTEST, "threads": arguments.threads, "rows": shape.rows, **summary(steps)},
         "rows": [
             {
@@ -111,7 +122,6 @@ def until_first_step(words: list[str], run: Path, limit: float = 300.0) -> tuple
 
     Beside those of the clock the processor's, which other work on the machine does not change much.
     """
-    shutil.rmtree(run, ignore_errors=True)
     metrics, start = run / "metrics.jsonl", time.perf_counter()
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL)
     try:
@@ -124,19 +134,19 @@ def until_first_step(words: list[str], run: Path, limit: float = 300.0) -> tuple
     finally:
         process.kill()
         process.wait()
-        shutil.rmtree(run, ignore_errors=True)
 
 
 def measure_start(arguments: argparse.Namespace) -> dict[str, Any]:
     """Seconds to the first step, and to the end of ``--help``."""
     script = Path(sys.executable).with_name("spanelectra")
     program = [str(script)] if script.is_file() else [sys.executable, "-m", "spanelectra.cli"]
-    run = arguments.work_dir / "started-run"
     words = [*program, "pretrain", "--recipe", arguments.recipe, "--data", str(arguments.work_dir / f"rows-{LENGTH}")]
-    words += ["--out_dir", str(run), "--logging_steps", "1", "--quiet"]
+    words += ["--logging_steps", "1", "--quiet"]
     first, overview = [], []
     for _ in range(arguments.repeats + 1):
-        first.append(until_first_step(words, run))
+        with tempfile.TemporaryDirectory(dir=arguments.work_dir, prefix="started-") as temporary:
+            run = Path(temporary) / "run"
+            first.append(until_first_step([*words, "--out_dir", str(run)], run))
         # a fraction of a second: more often
         for _ in range(3):
             start = time.perf_counter()
@@ -213,7 +223,7 @@ def measure_all(arguments: argparse.Namespace) -> None:
     from training_steps import prepare_rows
 
     only = arguments.only.split(",")
-    text = arguments.text or library_sources(arguments.work_dir)
+    text = arguments.text or write_library_sources(arguments.work_dir)
     prepare_rows(arguments.work_dir, LENGTH)
     result: dict[str, Any] = {
         "environment": describe_environment(),

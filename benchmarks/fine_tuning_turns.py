@@ -6,6 +6,7 @@ Used by `fine_tuning_speed.py`.
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ from spanelectra.finetuning.task_directory import make_task
 from spanelectra.finetuning.task_models import build_task_model
 from spanelectra.finetuning.task_trainer import FineTuningTrainer
 
-GROUPED, PADDED, RANDOM = "as `finetune` does", "padded to the maximum", "random order, padded to the longest"
+GROUPED, PADDED = "as `finetune` does", "padded to the maximum"
+RANDOM = "random order, padded to the longest (transformers' default)"
 EIGHT_AT_ONCE = "padded to the maximum, 8 at once"
 
 
@@ -128,8 +130,22 @@ class Bench:
             console=Console(quiet=True),
         )
 
+    def ordering(self, way: str, seed: int) -> float:
+        """Seconds a step that the order of an epoch takes, sorting by length included; it is made before any step.
+
+        Who pads to the maximum needs no sorting, and is charged for a random order.
+        """
+        trainer = self.trainer(CountingCollator(self.task.collator(self.source.tokenizer), None), seed)
+        if way != GROUPED:
+            trainer.args.train_sampling_strategy = "random"
+        start = time.perf_counter()
+        sampler = trainer._get_train_sampler()
+        assert sampler is not None
+        count = len(list(sampler))
+        return (time.perf_counter() - start) / math.ceil(count / self.settings.batch_size)
+
     def train(self, way: str, seed: int, steps: int) -> tuple[float, CountingCollator]:
-        """Seconds of the first steps of a run, and what its batches held."""
+        """Seconds of the first steps of a run, without what ordering took, and what its batches held."""
         collator = self.task.collator(self.source.tokenizer)
         collate = CountingCollator(collator, self.length if way == PADDED else None)
         trainer, watch = self.trainer(collate, seed), Stopwatch(steps)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sysconfig
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,8 +23,8 @@ LENGTH = 128
 NOT_THE_LIBRARY = {"site-packages", "dist-packages", "test", "tests", "idlelib", "lib2to3"}
 
 
-def library_sources(work: Path) -> Path:
-    """The standard library's sources as text files, made once."""
+def write_library_sources(work: Path) -> Path:
+    """Write the standard library's sources as text files, once; returns their folder."""
     text, library = work / "sources", Path(sysconfig.get_path("stdlib"))
     if not text.is_dir():
         partial_text = work / "sources.partial"
@@ -86,7 +86,9 @@ def measure_prepare(
     tokenizer.no_truncation()
     tokenizer.no_padding()
     tokenizer.encode_special_tokens = True
-    out_dir = work / f"prepared-{cores}"
+    # a folder of its own: whatever else is in WORK stays
+    temporary = tempfile.TemporaryDirectory(dir=work, prefix="prepared-")
+    out_dir = Path(temporary.name) / "rows"
     tokens: dict[str, int] = {}
 
     def encode(method: str) -> None:
@@ -119,7 +121,7 @@ def measure_prepare(
             clock, processor = timed(actions[name])
             seconds[name].append(clock)
             of_processor[name].append(processor)
-    shutil.rmtree(out_dir)
+    temporary.cleanup()
     if len(set(tokens.values())) != 1:
         raise AssertionError(f"not the same tokens: {tokens}")
     # the first round opens files and fills the tokenizer's cache

@@ -66,14 +66,48 @@ def test_points_are_measured_once_and_again_where_settings_differ() -> None:
     from cost_growth import wanted
     from cost_points import make_points
 
+    versions = {"python": "3", "torch": "2", "transformers": "5", "numpy": "2"}
+    here = {"processor": "a", "cores": 2, "versions": versions}
     arguments = argparse.Namespace(threads=2, only="length,base", labels=None, again=False)
-    points = wanted(arguments, {})
+    points = wanted(arguments, {}, here)
     assert {point.axis for point in points} == {"length", "base"}
     assert len({point.name for point in make_points(2)}) == len(make_points(2))
-    finished = {point.name: {"point": dataclasses.asdict(point)} for point in points}
-    assert wanted(arguments, finished) == []
-    assert wanted(argparse.Namespace(**{**vars(arguments), "again": True}), finished) == points
+    finished: dict[str, Any] = {
+        point.name: {"point": dataclasses.asdict(point), "environment": here} for point in points
+    }
+    assert wanted(arguments, finished, here) == []
+    assert wanted(argparse.Namespace(**{**vars(arguments), "again": True}), finished, here) == points
     finished[points[1].name]["point"]["threads"] = 1
-    assert wanted(arguments, finished) == [points[1]]
+    # of another machine, or of another torch; numpy's version changes nothing
+    finished[points[2].name]["environment"] = {**here, "processor": "b"}
+    finished[points[3].name]["environment"] = {**here, "versions": {**versions, "torch": "3"}}
+    finished[points[4].name]["environment"] = {**here, "versions": {**versions, "numpy": "3"}}
+    assert wanted(arguments, finished, here) == points[1:4]
     one = argparse.Namespace(**{**vars(arguments), "labels": points[0].label})
-    assert wanted(one, {}) == [points[0]]
+    assert wanted(one, {}, here) == [points[0]]
+
+
+def test_the_page_names_machines_single_steps_and_busy_points(tmp_path: Path) -> None:
+    from cost_growth_page import write_page
+
+    versions = {"python": "3", "torch": "2", "transformers": "5"}
+    result: dict[str, Any] = {"points": {}}
+    for number, label in enumerate(("one", "two")):
+        result["points"][label] = {
+            "point": {"axis": "base", "label": label, "threads": 2, "processes": 0, "vocabulary": 10},
+            "environment": {"processor": f"processor {number}", "cores": 2, "versions": versions},
+            "seconds": 3.0,
+            "least_and_most": [2.0, 4.0],
+            "steps": 1 + number,
+            "tokens": 100,
+            "utilisation": 0.5,
+            # 7.3 and 6.3 GB
+            "peak_memory_mib": 7000.0 - 1000 * number,
+            "load": 2.5 - number,
+        }
+    write_page(result, tmp_path)
+    text = (tmp_path / "cost-growth.md").read_text(encoding="utf-8")
+    assert "| one | 10 | 3 (1) | 33 | 0.50 | 7,000 | no | 2.5 (!) |" in text
+    assert "| two | 10 | 3 (2 - 4; 2) | 33 | 0.50 | 6,000 | yes | 1.5 |" in text
+    assert "busy before one: times" in text
+    assert "**Not of one machine**: 1 on processor 0" in text

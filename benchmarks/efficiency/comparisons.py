@@ -7,10 +7,11 @@ import math
 import statistics
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from scipy import stats
-from tiers import Tier
+
+from efficiency.tiers import Tier
 
 Line = dict[str, Any]
 # budget -> seed -> score
@@ -167,13 +168,18 @@ def crossings(first: Scores, second: Scores) -> list[float]:
 
 @dataclass(frozen=True)
 class Needed:
-    """Training FLOPs for a score: ``flops``, exactly, at most or more than that."""
+    """Training FLOPs for a score, and how they stand to those that a curve shows."""
 
     flops: float
-    relation: str
+    relation: Literal["exactly", "at most", "more than"] = "exactly"
+
+    @property
+    def sign(self) -> str:
+        """What is written before the number."""
+        return {"exactly": "", "at most": "≤ ", "more than": "> "}[self.relation]
 
     def __str__(self) -> str:
-        return f"{self.relation}{self.flops:.2g}"
+        return f"{self.sign}{self.flops:.2g}"
 
 
 def flops_needed(scores: Scores, level: float) -> Needed | None:
@@ -182,11 +188,11 @@ def flops_needed(scores: Scores, level: float) -> Needed | None:
     if not means:
         return None
     if means[0][1] >= level:
-        return Needed(means[0][0], "≤ ")
+        return Needed(means[0][0], "at most")
     for (low, before), (high, after) in itertools.pairwise(means):
         if before < level <= after:
-            return Needed(_between(low, high, (level - before) / (after - before)), "")
-    return Needed(means[-1][0], "> ")
+            return Needed(_between(low, high, (level - before) / (after - before)))
+    return Needed(means[-1][0], "more than")
 
 
 def needed_by_seed(scores: Scores, level: float) -> list[Needed]:

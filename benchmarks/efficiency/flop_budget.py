@@ -7,9 +7,9 @@ import math
 from dataclasses import dataclass
 
 import torch
-from tiers import Method
 from transformers import PreTrainedTokenizerBase
 
+from efficiency.tiers import Method
 from spanelectra.configuration_spanelectra import SAMPLED_HEADS
 from spanelectra.errors import UserError
 from spanelectra.flops import row_training_flops

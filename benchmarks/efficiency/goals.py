@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from comparisons import Line, Scores, flops_needed, holm, paired_differences, scores_of
-from tiers import Tier
+from efficiency.comparisons import Line, Scores, flops_needed, holm, paired_differences, scores_of
+from efficiency.tiers import Tier
 
 SIGNIFICANT = 0.05
 LEAST_GAIN = 1.0  # points, over the best baseline at the largest budget
@@ -22,9 +22,14 @@ class Goal:
     met: bool | None
 
 
-def baselines_of(tier: Tier) -> list[str]:
-    """The methods that ours is measured against: all that are pre-trained."""
+def others_of(tier: Tier) -> list[str]:
+    """The methods that ours is compared with: all that are pre-trained."""
     return [name for name, method in tier.methods.items() if name != tier.ours and not method.fresh]
+
+
+def baselines_of(tier: Tier) -> list[str]:
+    """Those of them that the goals are about: a control is shown beside them."""
+    return [name for name in others_of(tier) if not tier.methods[name].control]
 
 
 def goals(tier: Tier, lines: Sequence[Line], tasks: Sequence[str], split: str) -> list[Goal]:
@@ -56,10 +61,10 @@ def _share_of_compute(scores: dict[str, Scores], ours: str, other: str, largest:
     needed = None if level is None else flops_needed(scores[ours], level)
     if level is None or needed is None:
         return Goal(sentence, "-", None)
-    part = f"{needed} FLOPs, {needed.relation}{needed.flops / largest:.0%}, for {level:.2f}"
-    if needed.relation == "> " and largest not in scores[ours]:
+    part = f"{needed} FLOPs, {needed.sign}{needed.flops / largest:.0%}, for {level:.2f}"
+    if needed.relation == "more than" and largest not in scores[ours]:
         return Goal(sentence, part, None)
-    return Goal(sentence, part, needed.relation != "> " and needed.flops <= share * largest * (1 + 1e-9))
+    return Goal(sentence, part, needed.relation != "more than" and needed.flops <= share * largest * (1 + 1e-9))
 
 
 def _never_below(tier: Tier, scores: dict[str, Scores]) -> Goal:

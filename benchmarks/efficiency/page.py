@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from comparisons import (
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from checked_out import at
+from efficiency.comparisons import (
     CONFIDENCE,
     Judgement,
     Line,
@@ -28,14 +30,11 @@ from comparisons import (
     scores_of,
     summarise,
 )
-from goals import baselines_of, goals
-from plan import Planned, chosen_multiple, dev_score, plan
-from plots import PANELS, plot_curves, plot_scores
-from results_file import read_lines, results_path
-from tiers import Tier, read_tier
-
-sys.path.append(str(Path(__file__).parent.parent))
-from checked_out import at
+from efficiency.goals import baselines_of, goals, others_of
+from efficiency.plan import Planned, chosen_multiple, dev_score, plan
+from efficiency.plots import PANELS, plot_curves, plot_scores
+from efficiency.results_file import read_lines, results_path, with_rates
+from efficiency.tiers import Tier, read_tier
 from results_page import replace_section, table
 
 ROOT = Path(__file__).parent.parent.parent
@@ -109,7 +108,7 @@ def difference_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str],
     rows = []
     for measure, tasks in {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}.items():
         ours = scores_of(lines, tier.ours, tasks, split)
-        for name in baselines_of(tier):
+        for name in others_of(tier):
             found = {d.budget: d for d in paired_differences(ours, scores_of(lines, name, tasks, split))}
             cells = [str(found[budget.flops]) if budget.flops in found else "-" for budget in tier.budgets]
             if found:
@@ -130,7 +129,7 @@ def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], sp
             continue
         level = statistics.fmean(reference[tier.budgets[-1].flops].values())
         ours = scores_of(lines, tier.ours, tasks, split)
-        for name in (tier.ours, *baselines_of(tier)):
+        for name in (tier.ours, *others_of(tier)):
             scores = scores_of(lines, name, tasks, split)
             by_seed = ", ".join(str(needed) for needed in needed_by_seed(scores, level))
             points = crossings(ours, scores) if name != tier.ours else []
@@ -151,6 +150,10 @@ def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], sp
 def rate_table(tier: Tier, lines: list[Line]) -> str:
     """The grid: mean over all tasks on dev of every multiple, and which was chosen."""
     tuned = [line for line in lines if line["purpose"] == "tuning"]
+    if tier.rates_from is not None:
+        used = {line["method"]: line["multiple"] for line in lines if line["budget"]}
+        rows = [[name, tier.methods[name].rates_of, f"{used[name]:g}"] for name in tier.methods if name in used]
+        return table(["method", f"has the rates of, in {tier.rates_from.stem}", "times the rates"], rows)
     if not tuned:
         return ""
     rows = []
@@ -249,6 +252,8 @@ def _against_reference(tier: Tier, lines: Sequence[Line], averaged: Sequence[str
         "",
         compute_table(tier, lines, averaged, split),
         "",
+        f"The goals are about {', '.join(baselines_of(tier))}; any other is shown beside them.",
+        "",
         table(["goal", "found", "met"], rows),
         "",
     ]
@@ -275,7 +280,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="another file of results, for trials")
     parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
     arguments = parser.parse_args()
-    tier = read_tier(arguments.tier)
+    tier = with_rates(read_tier(arguments.tier))
     lines = read_lines(arguments.results or results_path(tier.name))
     name = "efficiency" if tier.name == "tier1" else f"efficiency-{tier.name}"
     averaged = averaged_tasks([judge_task(tier, lines, task) for task in tier.tasks])

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tiers import Tier
+from efficiency.tiers import Tier
 
 State = Literal["done", "ready", "waiting", "failed", "dropped"]
 Line = dict[str, Any]
@@ -40,8 +40,8 @@ class Unit:
     @property
     def name(self) -> str:
         """For people and directories."""
-        budget = f"-{self.budget:.3g}" if self.budget else ""
-        multiple = f"-x{self.multiple:g}" if self.purpose == "tuning" else ""
+        budget = f"-{self.budget:g}" if self.budget else ""
+        multiple = "" if self.multiple is None else f"-x{self.multiple:g}"
         return f"{self.method}{budget}-seed{self.seed}{multiple}"
 
     def is_that_of(self, line: Line) -> bool:
@@ -69,12 +69,16 @@ def chosen_multiple(tier: Tier, method: str, lines: list[Line], failed: Collecti
 
     A choice that an evaluation was run with stays, whatever comes later.
     """
-    fixed = tier.methods[method].learning_rate_multiple
-    if fixed is not None or len(tier.learning_rate_multiples) == 1 or tier.methods[method].fresh:
-        return fixed if fixed is not None else tier.learning_rate_multiples[0]
+    definition = tier.methods[method]
+    if definition.fresh:
+        return 1.0
     used = [line["multiple"] for line in lines if line["purpose"] == "evaluation" and line["method"] == method]
     if used:
         return used[0]
+    if definition.learning_rate_multiple is not None or tier.rates_from is not None:
+        return definition.learning_rate_multiple
+    if len(tier.learning_rate_multiples) == 1:
+        return tier.learning_rate_multiples[0]
     scores: dict[float, float] = {}
     for unit in _tuning_units(tier, method):
         assert unit.multiple is not None
@@ -89,14 +93,18 @@ def chosen_multiple(tier: Tier, method: str, lines: list[Line], failed: Collecti
 
 def _tuning_units(tier: Tier, method: str) -> list[Unit]:
     definition = tier.methods[method]
-    if definition.fresh or definition.learning_rate_multiple is not None or len(tier.learning_rate_multiples) == 1:
+    is_fixed = definition.learning_rate_multiple is not None or tier.rates_from is not None
+    if definition.fresh or is_fixed or len(tier.learning_rate_multiples) == 1:
         return []
     smallest = tier.budgets[0].flops
     return [Unit("tuning", method, smallest, tier.tuning_seed, multiple) for multiple in tier.learning_rate_multiples]
 
 
 def _kept(tier: Tier, number: int, lines: list[Line], failed: Collection[str]) -> tuple[list[str] | None, float]:
-    """Methods that a budget is for, ``None`` while it is open; and the share of all methods that they are."""
+    """Methods that a budget is for, ``None`` while it is open; and the share of all methods that they are.
+
+    Ours and the reference stay, wherever they stand: what goes on is compared with them.
+    """
     names = [name for name, method in tier.methods.items() if not method.fresh]
     share = 1.0
     known: list[str] | None = names
@@ -106,7 +114,8 @@ def _kept(tier: Tier, number: int, lines: list[Line], failed: Collection[str]) -
             continue
         scores: dict[str, float] = {}
         for name in known:
-            units = [Unit("evaluation", name, earlier.flops, seed, None) for seed in earlier.seeds]
+            multiple = chosen_multiple(tier, name, lines, failed)
+            units = [Unit("evaluation", name, earlier.flops, seed, multiple) for seed in earlier.seeds]
             found = [line for unit in units for line in lines if unit.is_that_of(line)]
             if len(found) + sum(unit.name in failed for unit in units) < len(units):
                 return None, share
@@ -114,7 +123,7 @@ def _kept(tier: Tier, number: int, lines: list[Line], failed: Collection[str]) -
                 scores[name] = statistics.fmean(dev_score(line, tier.tasks) for line in found)
         count = math.ceil(budget.keep * len(known))
         best = sorted(scores, key=lambda name: -scores[name])[:count]
-        known = [name for name in known if name in best]
+        known = [name for name in known if name in (*best, tier.ours, tier.reference)]
     return known, share
 
 

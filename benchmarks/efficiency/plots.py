@@ -11,8 +11,9 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-from comparisons import Line, scores_of, summarise
-from tiers import Tier
+
+from efficiency.comparisons import Line, scores_of, summarise
+from efficiency.tiers import Tier
 
 # of the intrinsic curves
 PANELS = {

@@ -21,26 +21,18 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from flop_budget import StagePlan, plan_stages
-from plan import Planned, Unit, plan
-from results_file import MadeWith, append_line, lines_to_reuse, own_lines, results_path
-from tiers import Tier, read_tier
-from units import Command, Places, collect, next_command, remove_checkpoints
-from workers import FAILED_NAME, CommandProcess, Workers
-
-from spanelectra.data.row_dataset import RowDataset
-from spanelectra.errors import UserError
-
-sys.path.append(str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from efficiency.flop_budget import StagePlan, plan_stages
+from efficiency.plan import Planned, Unit, plan
+from efficiency.results_file import MadeWith, append_line, lines_to_reuse, own_lines, results_path, with_rates
+from efficiency.tiers import Tier, read_tier
+from efficiency.units import Command, Places, collect, next_command, remove_checkpoints
+from efficiency.workers import FAILED_NAME, CommandProcess, Workers
 from results_page import table
-
-FILTERS: dict[str, Callable[[Unit, str], bool]] = {
-    "budget": lambda unit, value: unit.budget == float(value),
-    "method": lambda unit, value: unit.method == value,
-    "seed": lambda unit, value: unit.seed == int(value),
-    "purpose": lambda unit, value: unit.purpose == value,
-}
+from spanelectra.data.row_dataset import RowDataset
+from spanelectra.errors import UserError, did_you_mean
 
 
 class Experiment:
@@ -96,7 +88,7 @@ class Experiment:
 
     def next_command(self, unit: Unit, directory: Path) -> Command | None:
         """What comes next for a unit."""
-        return next_command(self.tier, unit, self.stages(unit), directory, self.places)
+        return next_command(self.tier, unit, self.stages(unit), directory, self.places, self.made_with)
 
     def finish(self, unit: Unit, directory: Path) -> None:
         """Write the unit's line of results."""
@@ -148,18 +140,34 @@ def dry_run(experiment: Experiment) -> str:
     return f"{table(headings, rows)}\n\n{total:.1f} thread-hours left, as estimated"
 
 
-def read_filters(text: str | None) -> list[Callable[[Unit], bool]]:
-    """``budget=4e13,method=bert`` -> tests of units; several values of one name are alternatives."""
-    values: dict[str, list[str]] = {}
+def read_filters(text: str | None, tier: Tier) -> list[Callable[[Unit], bool]]:
+    """``budget=4e13,method=bert`` -> tests of units; several values of one name are alternatives.
+
+    Raises:
+        UserError: for a name that is none, or a value that no unit of the tier has.
+    """
+    choices: dict[str, list[Any]] = {
+        "budget": [0.0, *(budget.flops for budget in tier.budgets)],
+        "method": list(tier.methods),
+        "seed": sorted({tier.tuning_seed, *(seed for budget in tier.budgets for seed in budget.seeds)}),
+        "purpose": ["tuning", "evaluation"],
+    }
+    values: dict[str, list[Any]] = {}
     for pair in text.split(",") if text else []:
         name, _, value = pair.partition("=")
-        if name not in FILTERS or not value:
-            raise UserError(f"--only {pair}: write one of {', '.join(f'{known}=…' for known in FILTERS)}.")
-        values.setdefault(name, []).append(value)
-    return [
-        lambda unit, test=FILTERS[name], known=known: any(test(unit, value) for value in known)
-        for name, known in values.items()
-    ]
+        if name not in choices or not value:
+            suggestion = did_you_mean(name, choices)
+            raise UserError(f"--only {pair}: write one of {', '.join(f'{known}=…' for known in choices)}.{suggestion}")
+        kind = type(choices[name][0])
+        try:
+            wanted = kind(value)
+        except ValueError:
+            wanted = None
+        if wanted not in choices[name]:
+            known = [f"{choice:g}" if kind is float else str(choice) for choice in choices[name]]
+            raise UserError(f"--only {pair}: {tier.name} has {', '.join(known)}.{did_you_mean(value, known)}")
+        values.setdefault(name, []).append(wanted)
+    return [lambda unit, name=name, known=known: getattr(unit, name) in known for name, known in values.items()]
 
 
 def say(sentence: str) -> None:
@@ -181,10 +189,12 @@ def main() -> int:
     arguments = parser.parse_args()
     start = time.monotonic()
     try:
-        tier = read_tier(arguments.tier)
+        tier = with_rates(read_tier(arguments.tier))
         places = Places(*(path.resolve() for path in (arguments.data, arguments.tasks, arguments.work_dir)))
         results = arguments.results or results_path(tier.name)
-        experiment = Experiment(tier, places, results, read_filters(arguments.only), arguments.workers)
+        experiment = Experiment(tier, places, results, read_filters(arguments.only, tier), arguments.workers)
+        if not experiment.plan():
+            raise UserError(f"--only {arguments.only}: no unit of {tier.name} is all of that; --dry_run shows them.")
         if arguments.dry_run:
             experiment.reuse(write=False)
             print(dry_run(experiment))
@@ -225,6 +235,8 @@ def run(experiment: Experiment, count: int, start: float, minutes: float) -> int
     for entry in experiment.plan():
         if entry.state == "failed":
             say(f"failed, and passed over: {entry.unit.name}; why: {FAILED_NAME} and log.txt in its directory")
+        elif entry.state == "waiting" and entry.unit.multiple is None and experiment.tier.rates_from:
+            say(f"waiting: {entry.unit.name}: {experiment.tier.rates_from.stem} has not chosen its learning rates yet")
     if workers.stopping:
         return 143
     return 1 if states["failed"] or states["waiting"] else 0

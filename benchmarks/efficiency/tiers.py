@@ -2,6 +2,8 @@
 
 A file may ``extends`` another one: what it names replaces what the other says, but for ``common``, which is merged.
 A method may be ``like`` another one, of this file or of those it extends; ``settings`` beside it go to every stage.
+``rates_from`` is a tier's file: its choice of learning rates is taken over, by a method that has a name of its own of
+the one that it is ``like``, or of ``rates_of``.
 """
 
 from __future__ import annotations
@@ -54,12 +56,16 @@ class Method:
     Attributes:
         fresh: only the shape is taken, with fresh weights; then the one stage takes one step.
         learning_rate_multiple: where it is fixed; ``None`` where it is chosen from the tier's.
+        rates_of: the method whose learning rates it takes, where the tier takes them from another one.
+        control: shown beside the baselines, but none of them: no goal is about it.
     """
 
     name: str
     stages: tuple[Stage, ...]
     fresh: bool
     learning_rate_multiple: float | None
+    rates_of: str
+    control: bool
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,7 @@ class Tier:
     probe: dict[str, Any]
     speed: float
     reuses: tuple[str, ...]
+    rates_from: Path | None
 
     @property
     def fresh_method(self) -> str | None:
@@ -115,7 +122,7 @@ def read_tier(path: Path) -> Tier:
         UserError: naming the file and the field, for a field that is unknown, missing or out of range.
     """
     content, library = _read_with_parents(path)
-    missing = sorted(_FIELDS - {"extends", "reuses", "score_test", "speed"} - set(content))
+    missing = sorted(_FIELDS - {"extends", "reuses", "rates_from", "score_test", "speed"} - set(content))
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} is missing.")
     try:
@@ -141,6 +148,7 @@ def read_tier(path: Path) -> Tier:
             probe=content["probe"],
             speed=float(content.get("speed", 1.0)),
             reuses=tuple(content.get("reuses", ())),
+            rates_from=Path(content["rates_from"]) if "rates_from" in content else None,
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
@@ -161,6 +169,8 @@ def _read_with_parents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     for name in content:
         if name not in _FIELDS:
             raise UserError(f"{path}: unknown field '{name}'.{did_you_mean(str(name), _FIELDS)}")
+    if "rates_from" in content:
+        content["rates_from"] = path.parent / content["rates_from"]
     parent: dict[str, Any] = {}
     library: dict[str, Any] = {}
     if "extends" in content:
@@ -182,6 +192,7 @@ def _like(name: str, definition: dict[str, Any], known: dict[str, Any], path: Pa
             raise UserError(f"{path}: {name} is like '{parent}', which is unknown.{did_you_mean(parent, known)}")
         start = known[parent]
         definition = _merged(_like(parent, start, known, path) if "like" in start else start, definition)
+        definition.setdefault("rates_of", parent)
     for stage in definition["stages"].values() if changes else ():
         stage["settings"] = {**stage["settings"], **changes}
     return definition
@@ -197,7 +208,7 @@ def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def _method(name: str, definition: dict[str, Any], common: dict[str, Any], path: Path) -> Method:
-    unknown = set(definition) - {"stages", "fresh", "learning_rate_multiple"}
+    unknown = set(definition) - {"stages", "fresh", "learning_rate_multiple", "rates_of", "control"}
     if unknown:
         raise UserError(f"{path}: {name}: unknown field '{min(unknown)}'.")
     stages = []
@@ -208,8 +219,14 @@ def _method(name: str, definition: dict[str, Any], common: dict[str, Any], path:
         stages.append(Stage(stage_name, settings, share, factor, float(entry.pop("tokens_per_second"))))
         if entry:
             raise UserError(f"{path}: {name}: {stage_name}: unknown field '{min(entry)}'.")
-    multiple = definition.get("learning_rate_multiple")
-    return Method(name, tuple(stages), bool(definition.get("fresh", False)), None if multiple is None else multiple)
+    return Method(
+        name,
+        tuple(stages),
+        fresh=bool(definition.get("fresh", False)),
+        learning_rate_multiple=definition.get("learning_rate_multiple"),
+        rates_of=definition.get("rates_of", name),
+        control=bool(definition.get("control", False)),
+    )
 
 
 def _check(tier: Tier, path: Path) -> None:

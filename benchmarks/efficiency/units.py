@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import statistics
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flop_budget import StagePlan
-from plan import Unit
-from results_file import MadeWith
-from tiers import RATES, Stage, Task, Tier
-
+from checked_out import checked_out
+from efficiency.flop_budget import StagePlan
+from efficiency.plan import Unit
+from efficiency.results_file import MadeWith
+from efficiency.tiers import RATES, Stage, Task, Tier
 from spanelectra.atomic_files import read_json
 from spanelectra.callbacks import read_history
 from spanelectra.checkpointing import CONFIG_NAME, HISTORY_NAME, METRICS_NAME, list_checkpoints
 from spanelectra.environment import describe_environment
-
-sys.path.append(str(Path(__file__).parent.parent))
-from checked_out import checked_out
+from spanelectra.errors import UserError
+from spanelectra.recipe_files import load_recipe
 
 TIMES_NAME = "times.jsonl"
 # Points of the intrinsic curves, and checkpoints, in a run.
@@ -51,7 +50,7 @@ class Places:
 
 
 def next_command(
-    tier: Tier, unit: Unit, stages: tuple[StagePlan, ...], directory: Path, places: Places
+    tier: Tier, unit: Unit, stages: tuple[StagePlan, ...], directory: Path, places: Places, made_with: MadeWith
 ) -> Command | None:
     """The first thing that is not done yet; ``None`` where all is. What was interrupted is gone on with."""
     method = tier.methods[unit.method]
@@ -60,15 +59,38 @@ def next_command(
             earlier = directory / method.stages[number - 1].name if number else None
             return _pre_training(unit, stage, planned, number, earlier, directory, places)
     encoder = directory / method.stages[-1].name
-    probe = directory / "probe.json"
+    probe = directory / made_with.probe_name
     if not method.fresh and not probe.is_file():
         words = ["probe", "--model", str(encoder), "--tasks", str(places.tasks), "--out", str(probe)]
         words += ["--only", ",".join(tier.probe["only"]), "--train_examples", str(tier.probe["train_examples"])]
         return Command("probe", (*words, "--fine_tune", "false", "--seed", str(unit.seed)))
     for task in tier.tasks.values():
-        if not (directory / f"finetune-{task.name}" / METRICS_NAME).is_file():
-            return _fine_tuning(tier, unit, task, encoder, directory, places)
+        out_dir = directory / made_with.fine_tuning_name(task.name, unit.purpose)
+        if not (out_dir / METRICS_NAME).is_file():
+            is_test_scored = made_with.scores_test(task.name, unit.purpose)
+            return _fine_tuning(tier, unit, task, encoder, out_dir, places, is_test_scored)
     return None
+
+
+def _planned_settings(unit: Unit, stage: Stage, planned: StagePlan, number: int) -> dict[str, float]:
+    """What the plan sets itself, and what a finished run is held to."""
+    arguments = stage.arguments(unit.multiple or 1.0)
+    return {
+        **{rate: getattr(arguments, rate) for rate in RATES},
+        "max_steps": planned.steps,
+        # the second stage is to see other rows first than the first one did
+        "seed": unit.seed + 1000 * number,
+    }
+
+
+def _check_settings(run: Path, planned: dict[str, float]) -> None:
+    """Raise :class:`UserError` for a run with other rates, steps or seed than its unit's."""
+    settings = load_recipe(str(run / CONFIG_NAME))
+    for name, value in planned.items():
+        if not math.isclose(float(settings[name]), value, rel_tol=1e-9):
+            raise UserError(
+                f"{run} was run with {name} {settings[name]}, and the plan says {value}: delete the unit's directory."
+            )
 
 
 def _pre_training(
@@ -78,17 +100,13 @@ def _pre_training(
     name = f"pretrain {stage.name}"
     if (run / CONFIG_NAME).is_file():
         return Command(name, ("pretrain", "--resume", str(run)))
-    arguments = stage.arguments(unit.multiple or 1.0)
     settings = {
         **stage.settings,
-        **{rate: getattr(arguments, rate) for rate in RATES},
+        **_planned_settings(unit, stage, planned, number),
         "data": places.data,
         "out_dir": run,
-        "max_steps": planned.steps,
         "eval_steps": max(1, planned.steps // EVALUATIONS),
         "save_steps": max(1, planned.steps // CHECKPOINTS),
-        # the second stage is to see other rows first than the first one did
-        "seed": unit.seed + 1000 * number,
         "tensorboard": False,
         "report": False,
         # a kill before the first settings were written leaves a directory without a run
@@ -99,12 +117,13 @@ def _pre_training(
     return Command(name, ("pretrain", *_flags(settings)))
 
 
-def _fine_tuning(tier: Tier, unit: Unit, task: Task, encoder: Path, directory: Path, places: Places) -> Command:
-    scores_test = tier.score_test and unit.purpose == "evaluation"
-    files = {split: places.tasks / file for split, file in task.files.items() if scores_test or split != "test"}
+def _fine_tuning(
+    tier: Tier, unit: Unit, task: Task, encoder: Path, out_dir: Path, places: Places, is_test_scored: bool
+) -> Command:
+    files = {split: places.tasks / file for split, file in task.files.items() if is_test_scored or split != "test"}
     settings = {
         "model": encoder,
-        "out_dir": directory / f"finetune-{task.name}",
+        "out_dir": out_dir,
         **files,
         **task.settings,
         # no two units share a seed, and methods with the same seed do
@@ -133,8 +152,13 @@ def collect(
         tier, unit, stages, directory: as for :func:`next_command`.
         made_with: digests of what its numbers depend on.
         workers: units that ran side by side, which the wall time depends on.
+
+    Raises:
+        UserError: for a run that is not the unit's.
     """
     method = tier.methods[unit.method]
+    for number, (stage, planned) in enumerate(zip(method.stages, stages, strict=True)):
+        _check_settings(directory / stage.name, _planned_settings(unit, stage, planned, number))
     runs = [read_json(directory / stage.name / METRICS_NAME, dict) for stage in method.stages]
     commands = [f"pretrain {stage.name}" for stage in method.stages]
     is_fresh = method.fresh
@@ -150,8 +174,9 @@ def collect(
         "steps": 0 if is_fresh else sum(run["steps"] for run in runs),
         "wall_seconds": 0.0 if is_fresh else sum(run["wall_seconds"] for run in runs),
         "processor_seconds": 0.0 if is_fresh else _processor_seconds(directory, commands),
-        "tasks": {name: _task_line(directory, task, made_with) for name, task in tier.tasks.items()},
-        "probe": {} if is_fresh else _probe_line(directory),
+        "tasks": {name: _task_line(directory, unit, task, made_with) for name, task in tier.tasks.items()},
+        "probe": {} if is_fresh else _probe_line(directory / made_with.probe_name),
+        "probe_made_with": made_with.probe,
         "stages": [] if is_fresh else _stage_lines(method.stages, stages, runs, directory),
         "made_with": made_with.pre_training[unit.method],
         "environment": {**describe_environment(), "threads": 1, "workers": workers},
@@ -169,8 +194,8 @@ def _processor_seconds(directory: Path, commands: list[str]) -> float | None:
     return round(sum(entry["processor_seconds"] for entry in times if entry["command"] in commands), 1)
 
 
-def _task_line(directory: Path, task: Task, made_with: MadeWith) -> dict[str, Any]:
-    metrics = read_json(directory / f"finetune-{task.name}" / METRICS_NAME, dict)
+def _task_line(directory: Path, unit: Unit, task: Task, made_with: MadeWith) -> dict[str, Any]:
+    metrics = read_json(directory / made_with.fine_tuning_name(task.name, unit.purpose) / METRICS_NAME, dict)
     metric, summary = metrics["metric"], metrics["summary"]
     # a collapsed seed counts as it is: which method collapses is part of what is asked
     values = {split: [run[split][metric] for run in metrics["runs"]] for split in summary}
@@ -180,11 +205,12 @@ def _task_line(directory: Path, task: Task, made_with: MadeWith) -> dict[str, An
         "values": values,
         "collapsed": metrics["collapsed"],
         "made_with": made_with.tasks[task.name],
+        "test_made_with": made_with.tests[task.name] if made_with.scores_test(task.name, unit.purpose) else None,
     }
 
 
-def _probe_line(directory: Path) -> dict[str, Any]:
-    tasks = read_json(directory / "probe.json", dict)["tasks"]
+def _probe_line(file: Path) -> dict[str, Any]:
+    tasks = read_json(file, dict)["tasks"]
     names = ("metric", "layers", "fresh_layers")
     return {task: {name: result[name] for name in names} for task, result in tasks.items()}
 

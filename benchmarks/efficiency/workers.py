@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from plan import Unit
-from units import TIMES_NAME, Command
-
+from efficiency.plan import Unit
+from efficiency.units import TIMES_NAME, Command
 from spanelectra.atomic_files import write_json
 
 FAILED_NAME = "failed.json"

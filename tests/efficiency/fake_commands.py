@@ -7,11 +7,12 @@ import json
 from pathlib import Path
 from typing import Any
 
-import run as program
-from small_tier import write_tier
-from tiers import read_tier
-from units import Command, Places
-from workers import Workers
+from small_tier import SMALL, write_tier
+
+from efficiency import run as program
+from efficiency.tiers import read_tier
+from efficiency.units import Command, Places
+from efficiency.workers import Workers
 
 
 class FakeProcess:
@@ -26,7 +27,10 @@ class FakeProcess:
         self.out = Path(words.get("--out_dir") or words.get("--resume") or words["--out"])
         if not self.out.suffix:
             self.out.mkdir(exist_ok=True)
-            (self.out / "config.yaml").write_text("", encoding="utf-8")
+        if "--max_steps" in words:
+            names = ("learning_rate", "muon_learning_rate", "max_steps", "seed")
+            lines = [f"{name}: {words[f'--{name}']}\n" for name in names]
+            (self.out / "config.yaml").write_text("".join(lines), encoding="utf-8")
 
     def poll(self) -> int | None:
         self.looks += 1
@@ -52,6 +56,9 @@ class FakeProcess:
             return
         content: dict[str, Any] = {"metric": "f1", "collapsed": [], "summary": {"dev": {}}}
         content["runs"] = [{"dev": {"f1": 40.0}}]
+        if "--test" in self.command.words:
+            content["summary"]["test"] = {}
+            content["runs"] = [{"dev": {"f1": 40.0}, "test": {"f1": 30.0}}]
         if kind == "pretrain":
             numbers = ("steps", "tokens", "training_flops", "wall_seconds", "tokens_per_second")
             content = {**dict.fromkeys(numbers, 7), "held_out": {"mlm_loss": 1.0}, "alarms": []}
@@ -62,12 +69,12 @@ class FakeProcess:
 class FakeRunner:
     """An experiment whose commands are fakes; remembers all of them."""
 
-    def __init__(self, tmp_path: Path, rows: Path, only: str, fails: str = "nothing") -> None:
+    def __init__(self, tmp_path: Path, rows: Path, only: str, fails: str = "nothing", tier_text: str = SMALL) -> None:
         for name in ("train.tsv", "dev.tsv", "test.tsv"):
             (tmp_path / name).write_text(name, encoding="utf-8")
         places = Places(rows, tmp_path, tmp_path / "work")
-        tier = read_tier(write_tier(tmp_path))
-        self.experiment = program.Experiment(tier, places, tmp_path / "results.jsonl", program.read_filters(only))
+        tier = read_tier(write_tier(tmp_path, tier_text))
+        self.experiment = program.Experiment(tier, places, tmp_path / "results.jsonl", program.read_filters(only, tier))
         self.commands: list[tuple[str, ...]] = []
         self.said: list[str] = []
         self.fails = fails

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from plan import Unit, plan
-from tiers import Tier
+from efficiency.plan import Unit, plan
+from efficiency.tiers import Tier
 
 FOLDER = Path(__file__).parent.parent.parent / "benchmarks" / "efficiency"
 TIERS, TIER_1 = sorted(FOLDER.glob("*.yaml")), FOLDER / "tier1.yaml"

@@ -6,13 +6,14 @@ import itertools
 
 import numpy as np
 import pytest
-from flop_budget import StepCost, plan_stages, step_cost
 from hypothesis import given
 from hypothesis import strategies as st
-from plan import chosen_multiple, plan
 from small_tier import SMALL, TIER_1, TIERS, make_line_tasks, run_all, write_tier
-from tiers import read_tier
 
+from efficiency.flop_budget import StepCost, plan_stages, step_cost
+from efficiency.plan import chosen_multiple, plan
+from efficiency.results_file import append_line, with_rates
+from efficiency.tiers import read_tier
 from small_runs import make_trainer, small_run
 from spanelectra.data.row_dataset import RowDataset
 from spanelectra.data.training_rows import RowBatch
@@ -49,7 +50,7 @@ def test_a_budget_below_a_step_is_refused():
 
 @pytest.mark.parametrize("file", TIERS, ids=lambda file: file.stem)
 def test_every_tier_can_be_read_and_its_seeds_are_paired(file):
-    tier = read_tier(file)
+    tier = with_rates(read_tier(file))
     units = [entry.unit for entry in plan(tier, []) if entry.unit.purpose == "evaluation" and entry.unit.budget]
     for budget in tier.budgets:
         seeds = {name: [u.seed for u in units if (u.method, u.budget) == (name, budget.flops)] for name in tier.methods}
@@ -101,7 +102,7 @@ def test_weights_that_switch_the_discriminator_off_are_refused(rows, tmp_path):
 def test_wherever_it_is_cut_methods_are_balanced_and_nothing_runs_twice(tier):
     lines = run_all(tier, lambda unit: 50.0)
     keys = [tuple(line[name] for name in ("purpose", "method", "budget", "seed", "multiple")) for line in lines]
-    assert len(set(keys)) == len(keys) == 4 * 2 + 4 * (3 + 2) + 3
+    assert len(set(keys)) == len(keys) == 5 * 2 + 5 * (3 + 2) + 3
     methods = [name for name in tier.methods if name != "random"]
     for end in range(len(lines)):
         evaluated = [line for line in lines[:end] if line["purpose"] == "evaluation" and line["budget"]]
@@ -114,7 +115,7 @@ def test_wherever_it_is_cut_methods_are_balanced_and_nothing_runs_twice(tier):
 
 
 def test_the_learning_rate_is_the_best_on_dev_and_stays(tier):
-    best = {"bert": 0.5, "spanbert": 1.0, "electra": 0.5, "spanelectra": 1.0}
+    best = {"bert": 0.5, "bert-whole-word": 0.5, "spanbert": 1.0, "electra": 0.5, "spanelectra": 1.0}
     lines = run_all(tier, lambda unit: 60.0 if unit.multiple == best.get(unit.method) else 50.0)
     evaluated = [line for line in lines if line["purpose"] == "evaluation" and line["budget"]]
     assert {(line["method"], line["multiple"]) for line in evaluated} == set(best.items())
@@ -129,14 +130,45 @@ def test_the_learning_rate_is_the_best_on_dev_and_stays(tier):
     assert chosen_multiple(tier, "bert", same[1:], ["bert-1e+10-seed101-x0.5"]) == 1.0
 
 
+def test_rates_are_those_that_another_tier_chose_for_what_a_method_is_like(tier, tmp_path, monkeypatch):
+    best = {"bert": 0.5, "spanelectra": 1.0}
+    lines = run_all(tier, lambda unit: 60.0 if unit.multiple == best.get(unit.method) else 50.0)
+    monkeypatch.setattr("efficiency.results_file.results_path", lambda name: tmp_path / f"{name}.jsonl")
+    file = tmp_path / "second.yaml"
+    methods = "spanelectra: {like: spanelectra}, masks: {like: bert, settings: {mask_ratio: 0.3}}"
+    methods += ", more-masks: {like: masks, settings: {mask_ratio: 0.4}}, bert: {like: bert}, random: {like: random}"
+    text = f"extends: small.yaml\nname: second\nrates_from: small.yaml\nmethods: {{{methods}}}\n"
+    file.write_text(text, encoding="utf-8")
+    # nothing is chosen yet: all but fresh weights wait, and no grid is run
+    waiting = plan(with_rates(read_tier(file)), [])
+    assert {entry.state for entry in waiting if entry.unit.method != "random"} == {"waiting"}
+    assert {entry.unit.purpose for entry in waiting} == {"evaluation"}
+    for line in lines:
+        append_line(tmp_path / "small.jsonl", line)
+    units = [entry.unit for entry in plan(with_rates(read_tier(file)), []) if entry.state == "ready"]
+    chosen = {"spanelectra": 1.0, "masks": 0.5, "more-masks": 0.5, "bert": 0.5, "random": 1.0}
+    assert {unit.method: unit.multiple for unit in units} == chosen
+    file.write_text(text.replace("masks: {like: bert,", "masks: {like: bert, rates_of: brt,"), encoding="utf-8")
+    with pytest.raises(UserError, match="Did you mean 'bert'"):
+        with_rates(read_tier(file))
+
+
 def test_successive_halving_keeps_the_best(tmp_path):
     text = SMALL.replace("seeds: [1, 2, 3]", "seeds: [1]").replace("seeds: [1, 2]}", "seeds: [1], keep: 0.5}")
+    text = text.replace("keep: 0.5", "keep: 0.4")
     tier = read_tier(write_tier(tmp_path, text.replace("[0.5, 1.0]", "[1.0]")))
     scores = {"bert": 3.0, "spanbert": 1.0, "electra": 2.0, "spanelectra": 4.0}
     lines = run_all(tier, lambda unit: scores.get(unit.method, 0.0))
     assert [line["method"] for line in lines if line["budget"] == 4e10] == ["bert", "spanelectra"]
     states = {entry.unit.method: entry.state for entry in plan(tier, lines) if entry.unit.budget == 4e10}
-    assert states == {"bert": "done", "spanbert": "dropped", "electra": "dropped", "spanelectra": "done"}
+    dropped = dict.fromkeys(("bert-whole-word", "spanbert", "electra"), "dropped")
+    assert states == {"bert": "done", "spanelectra": "done", **dropped}
+    # ours and the reference go on wherever they stand, for the others to be compared with
+    scores = {"bert": 1.0, "spanbert": 5.0, "electra": 4.0, "bert-whole-word": 3.0, "spanelectra": 2.0}
+    lines = run_all(tier, lambda unit: scores.get(unit.method, 0.0))
+    kept = [line["method"] for line in lines if line["budget"] == 4e10]
+    kept = [line["method"] for line in lines if line["budget"] == 4e10]
+    assert kept == ["bert", "spanbert", "electra", "spanelectra"]
 
 
 @pytest.mark.parametrize(

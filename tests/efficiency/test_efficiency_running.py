@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import run as program
 from fake_commands import FakeRunner
-from plan import Unit
-from results_file import append_line, read_lines
 from small_tier import SMALL, make_line, write_tier
-from tiers import read_tier
-from units import Places
-from workers import FAILED_NAME
 
+from efficiency import run as program
+from efficiency.plan import Unit
+from efficiency.results_file import append_line, read_lines
+from efficiency.tiers import read_tier
+from efficiency.units import Places
+from efficiency.workers import FAILED_NAME
 from spanelectra.errors import UserError
 
 
@@ -44,7 +44,16 @@ def test_commands_of_methods_differ_in_the_method_alone(tmp_path, rows):
     runner.run()
     told = [dict(itertools.pairwise(words)) for words in runner.commands]
     firsts = [words for words in told if "--max_steps" in words and "--generator" not in words]
-    ours = {"--method", "--stage", "--max_span_words", "--max_steps", "--eval_steps", "--save_steps", "--out_dir"}
+    ours = {
+        "--method",
+        "--stage",
+        "--masking",
+        "--max_span_words",
+        "--max_steps",
+        "--eval_steps",
+        "--save_steps",
+        "--out_dir",
+    }
     common = [{k: v for k, v in words.items() if k.startswith("--") and k not in ours} for words in firsts]
     rates = {(words.pop("--learning_rate"), words.pop("--muon_learning_rate")) for words in common}
     assert rates == {("0.001", "0.01"), ("0.002", "0.02")}
@@ -83,11 +92,73 @@ def test_results_that_were_made_with_something_else_are_refused(tmp_path, rows):
         program.Experiment(read_tier(file), places, tmp_path / "results.jsonl", [])
 
 
+def test_work_that_was_done_otherwise_is_not_taken_for_this(tmp_path, rows):
+    def run(text: str) -> list[str]:
+        """The commands of a tier without results in the same folder of work."""
+        (tmp_path / "results.jsonl").unlink(missing_ok=True)
+        runner = FakeRunner(tmp_path, rows, "method=bert,seed=1,budget=1e10", tier_text=text)
+        runner.run()
+        (line,) = read_lines(tmp_path / "results.jsonl")
+        found.append((line["multiple"], line["tasks"]["sst2"].get("test")))
+        return [words[0] for words in runner.commands]
+
+    found: list[tuple[float, float | None]] = []
+    text = SMALL.replace("[0.5, 1.0]", "[0.5]")
+    everything = ["pretrain", "probe", "finetune", "finetune"]
+    without_test = text + "score_test: false\n"
+    assert run(without_test) == everything and run(without_test) == []
+    # a task with a test file is scored on it, the other one is as it was
+    assert run(text) == ["finetune"]
+    assert run(text.replace("preset: sst2", "preset: sst2, epochs: 7")) == ["finetune"]
+    assert run(text + "probe: {only: [sst2], train_examples: 7, minutes: 1.0}\n") == ["probe"]
+    (tmp_path / "test.tsv").write_text("another", encoding="utf-8")
+    assert run(text.replace("[0.5]", "[1.0]")) == everything
+    assert found == [(0.5, None), (0.5, None), (0.5, 30.0), (0.5, 30.0), (0.5, 30.0), (1.0, 30.0)]
+
+
+def test_a_run_of_other_rates_than_its_unit_is_refused(tmp_path, rows):
+    runner = FakeRunner(tmp_path, rows, "method=bert,purpose=tuning")
+    runner.run(stop_at=2)
+    (config,) = (tmp_path / "work").glob("*-x0.5-*/mlm/config.yaml")
+    config.write_text(config.read_text(encoding="utf-8").replace("learning_rate: 0.001", "learning_rate: 0.002"))
+    runner = FakeRunner(tmp_path, rows, "method=bert,purpose=tuning")
+    runner.run()
+    assert [line["multiple"] for line in read_lines(tmp_path / "results.jsonl")] == [1.0]
+    assert any("learning_rate 0.002, and the plan says 0.001" in sentence for sentence in runner.said)
+
+
+def test_evaluations_of_a_method_have_one_and_the_same_rates(tmp_path, rows):
+    single = SMALL.replace("[0.5, 1.0]", "[0.5]")
+    FakeRunner(tmp_path, rows, "method=bert,seed=1,budget=1e10", tier_text=single).run()
+    fixed = single + "methods: {bert: {like: bert, learning_rate_multiple: 1.0}, spanelectra: {like: spanelectra}}\n"
+    with pytest.raises(UserError, match=r"with 0.5 times the learning rates, and bert is to have 1 times"):
+        FakeRunner(tmp_path, rows, "method=bert", tier_text=fixed)
+    # a grid that changes on the way does not change a choice that was used
+    later = FakeRunner(tmp_path, rows, "method=bert,purpose=evaluation", tier_text=SMALL.replace("[0.5, 1.0]", "[1.0]"))
+    assert {entry.unit.multiple for entry in later.experiment.plan()} == {0.5}
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        ("budget=abc", "--only budget=abc: small has 0, 1e\\+10, 4e\\+10"),
+        ("budget=3e10", "small has 0, 1e"),
+        ("method=brt", "Did you mean 'bert'"),
+        ("seed=9", "small has 1, 2, 3, 101"),
+        ("metod=bert", "Did you mean 'method'"),
+        ("bert", "write one of budget=…"),
+    ],
+)
+def test_a_mistake_in_only_is_named(only, message, tier):
+    with pytest.raises(UserError, match=message):
+        program.read_filters(only, tier)
+
+
 def test_another_tier_takes_over_what_is_the_same_to_the_last_setting(tmp_path, rows, monkeypatch):
     runner = FakeRunner(tmp_path, rows, "method=bert,method=electra,seed=1,seed=101")
     runner.run()
     made = read_lines(tmp_path / "results.jsonl")
-    monkeypatch.setattr("results_file.results_path", lambda name: tmp_path / "results.jsonl")
+    monkeypatch.setattr("efficiency.results_file.results_path", lambda name: tmp_path / "results.jsonl")
     variants = "methods: {spanelectra: {like: spanelectra}, bert: {like: bert},"
     variants += " electra: {like: electra, settings: {weight_decay: 0.2}}}"
     text = SMALL.replace("name: small", f"name: other\nreuses: [small]\n{variants}").replace("[0.5, 1.0]", "[0.5]")
