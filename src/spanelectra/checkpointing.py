@@ -13,6 +13,7 @@ from transformers.trainer_callback import TrainerState
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage
 from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY
+from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.errors import UserError
 
 CONFIG_NAME = "config.yaml"
@@ -110,7 +111,8 @@ def find_model(run: str | Path) -> Path:
     if (run / "model.safetensors").is_file():
         return run
     if not run.is_dir():
-        raise UserError(f"{run} does not exist; give the --out_dir of a `spanelectra pretrain` run.")
+        what = "is a file" if run.exists() else "does not exist"
+        raise UserError(f"{run} {what}; give the --out_dir of a `spanelectra pretrain` run.{did_you_mean_path(run)}")
     if damage is not None:
         passed_over.append(f"{model} is damaged ({damage})")
     reason = f" ({passed_over[0]})" if passed_over else ""

@@ -60,7 +60,7 @@ def test_what_it_says(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     said = capsys.readouterr().err
     for words in (
         "modernbert: 0.02 M parameters",
-        "classification: train 160 examples, dev 40 examples, test 40 examples; longest input 40 tokens",
+        "classification: train 160 examples, dev 40 examples, test 40 examples; inputs of up to 40 tokens",
         "max_length is 40, not 64",
         "epoch 1.00  loss 0.",
         "  dev matthews ",

@@ -168,6 +168,7 @@ def test_a_name_does_not_fit_a_file_without_header(tmp_path: Path) -> None:
         ("a.csv", 'text,"label\nfine,1\nbad",0\nfine,1\n', r"a\.csv:4: 2 fields .* has 3: a quote .* in the first row"),
         ("a.csv", 'text,label\n"fine\nand good"\n', r"a\.csv:2: 1 field .* only in line 3, or a missing comma\?"),
         ("a.csv", 'text,label\nbad,0\n"fine,1\nbad,0\n', r"a\.csv:3: malformed .*The row ends at line 4: a quote"),
+        ("a.csv", "id;review\n1;a good film\n2;bad\n", "one column only, and a ';' in every line"),
         ("a.tsv", "", "no records"),
         ("a.tsv", "text\tlabel\n", "no records"),
         ("a.parquet", "PAR?", "cannot be read as Parquet"),

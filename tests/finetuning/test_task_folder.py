@@ -74,6 +74,7 @@ def test_task_yaml_may_name_files_elsewhere(tmp_path: Path) -> None:
         (["train.xyz"], None, r"what kind of task is train.xyz\? Write a task.yaml there"),
         (["train_a.tsv", "train_b.tsv"], None, "which is the train file, train_a.tsv or train_b.tsv"),
         (["train.tsv", "dev1.tsv", "dev2.tsv"], None, "which is the dev file, dev1.tsv or dev2.tsv"),
+        (["dev.tsv"], None, "a dev file, and none with 'train' in its name"),
         (["train.tsv"], "tsk: token\n", "unknown field 'tsk'. Did you mean 'task'"),
         (["train.tsv"], "model: x\n", "unknown field 'model'"),
         (["train.tsv"], "- task\n", "a task is a list of 'field: value' lines"),

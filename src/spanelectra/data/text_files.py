@@ -100,7 +100,8 @@ def cut_at_whitespace(text: str, limit: int) -> list[str]:
 
 def did_you_mean_path(path: Path) -> str:
     """Return a suggestion for a path that does not exist, taken from the folder it should be in."""
-    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    entries = path.parent.iterdir() if path.parent.is_dir() else ()
+    siblings = [sibling.name for sibling in entries if sibling.name != path.name]
     return did_you_mean(path.name, siblings)
 
 

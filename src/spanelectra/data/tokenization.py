@@ -155,6 +155,8 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the tokenizer classes raise what they like
         reason = reason_of(error)
+        if Path(name).is_file():
+            raise UserError(f"'{directory}' is a file; give the directory of a tokenizer.") from None
         if Path(name).is_dir():
             # prepared rows and runs carry theirs in a folder
             inner = Path(name) / "tokenizer"

@@ -116,7 +116,7 @@ def _describe_run(
     fresh = " (shape only: fresh weights)" if settings.random_weights else ""
     say(console, f"{source.name}{fresh}: {count_parameters(source.encoder) / 1e6:.2f} M parameters")
     counts = ", ".join(f"{name} {entry['examples']:,} examples" for name, entry in data.described.items())
-    say(console, f"{task.kind}: {counts}; longest input {settings.max_length} tokens")
+    say(console, f"{task.kind}: {counts}; inputs of up to {settings.max_length} tokens")
     for remark in task.remarks:
         sound_alarm(console, remark)
 

@@ -198,7 +198,8 @@ class FineTuningArguments(TaskArguments):
         """Raise :class:`UserError` where resolved settings name no model, no files or no place to write."""
         for name in ("model", "train", "dev", "out_dir"):
             if not getattr(self, name):
-                raise UserError(f"{name} is missing: pass --{name}.")
+                hint = " (a file, or the fraction of train to hold out, such as 0.1)" if name == "dev" else ""
+                raise UserError(f"{name} is missing: pass --{name}{hint}.")
 
     def fitted_to(self, longest: int) -> FineTuningArguments:
         """A copy of resolved settings for an encoder that takes ``longest`` tokens at most."""

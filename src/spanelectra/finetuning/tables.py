@@ -110,6 +110,8 @@ def read_table(
         UserError: the file is missing, damaged, of another kind, empty, or a row has another number of fields.
     """
     file = Path(path)
+    if file.is_dir():
+        raise UserError(f"'{path}' is a directory; give a file.")
     if not file.is_file():
         raise UserError(f"There is no file '{path}'.{did_you_mean_path(file)}")
     extension = (file.with_suffix("") if file.suffix.lower() in COMPRESSIONS else file).suffix.lower()
@@ -133,6 +135,11 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     if not rows:
         return Table(path, [], False, [])
     width = len(rows[0].fields)
+    semicolons = {row.fields[0].count(";") for row in rows[:20]} if width == 1 and extension == ".csv" else {0}
+    if len(rows) > 1 and len(semicolons) == 1 and semicolons != {0}:
+        raise UserError(
+            f"{path}: one column only, and a ';' in every line; save it with commas or tabs between columns."
+        )
     for row in rows:
         if len(row.fields) != width:
             raise wrong_width(path, row.line, row.fields, rows[0].fields, tab_separated=extension != ".csv")

@@ -56,7 +56,11 @@ def read_task_folder(folder: str, model: str) -> dict[str, FineTuningArguments]:
     if not path.is_dir():
         raise UserError(f"tasks '{folder}' is not a folder; give one that has a subfolder for every task.")
     candidates = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    tasks = {entry.name: settings for entry in [*candidates, path] if (settings := _settings(entry, model)) is not None}
+    tasks = {
+        entry.name: settings
+        for entry in [*candidates, path]
+        if (settings := _settings(entry, model, entry == path)) is not None
+    }
     if not tasks:
         raise UserError(
             f"{folder} holds no task: a task is a folder with a file whose name has 'train' in it, or with a "
@@ -65,7 +69,7 @@ def read_task_folder(folder: str, model: str) -> dict[str, FineTuningArguments]:
     return tasks
 
 
-def _settings(folder: Path, model: str) -> FineTuningArguments | None:
+def _settings(folder: Path, model: str, is_root: bool) -> FineTuningArguments | None:
     """Settings of one task's folder; ``None`` for a folder that has no training file."""
     fields = _read_task_file(folder / TASK_FILE_NAME)
     for split in ("train", "dev"):
@@ -77,6 +81,10 @@ def _settings(folder: Path, model: str) -> FineTuningArguments | None:
     if "train" not in fields:
         train = _find(folder, "train")
         if train is None:
+            if not is_root and _find(folder, "dev") is not None:
+                raise UserError(
+                    f"{folder}: a dev file, and none with 'train' in its name; add it, or a {TASK_FILE_NAME}."
+                )
             return None
         fields["train"] = str(train)
     if "dev" not in fields:

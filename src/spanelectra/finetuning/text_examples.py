@@ -102,9 +102,10 @@ def _columns(
     if label is None and settings.label_column is None:
         free = [column for column in columns if column not in (text, pair)]
         if labelled and not free:
+            count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
             raise UserError(
-                f"{table.path}: no column is left for the label; choose one with --label_column. "
-                f"({len(columns)} columns; tsv separates them by tabs, csv by commas.)"
+                f"{table.path}: no column is left for the label; choose one with --label_column. (It has {count}; tsv "
+                "separates them by tabs, csv by commas. Texts without labels: evaluate --labelled false --out_dir DIR.)"
             )
         if labelled or (not table.named and columns[-1] in free):
             label = free[-1]

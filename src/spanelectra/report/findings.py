@@ -194,8 +194,8 @@ def _discriminator(record: RunRecord) -> list[Finding]:
                 Finding(
                     "attention",
                     f"{reads.capitalize()}, it finds only {recall:.1%} of the replaced tokens: its ranking is better "
-                    "than its verdicts. More training of the discriminator may change that (a shorter "
-                    "--generator_head_start, or more steps).",
+                    "than its verdicts. More training of the discriminator may change that: more steps"
+                    + (", or a shorter --generator_head_start." if start else "."),
                 )
             )
     return found

@@ -59,7 +59,8 @@ def write_report(run: str | Path, console: Console) -> Path | None:
     file = Path(run) / REPORT_NAME
     try:
         (record,) = read_runs([run])
-        write_page(file, [record], [HeldOutPass(record, left_out=LEFT_OUT.format(run=run))])
+        left_out = [] if record.is_fine_tuning else [HeldOutPass(record, left_out=LEFT_OUT.format(run=run))]
+        write_page(file, [record], left_out)
     except Exception as error:  # whatever it is, the run has done its work
         reason = reason_of(error)
         say(console, f"{file} was not written ({reason}); try later: spanelectra report {run}")
