@@ -47,7 +47,8 @@ def test_the_results_say_everything(kind: str, tiny: Path, fine_tuned_runs: dict
         assert len(predictions_of(fine_tuned_runs[kind], split)) == 40
     assert metrics["data"]["train"]["sha256"] == file_digest(Path(files_of(tiny, kind)["train"]))
     assert metrics["config"]["learning_rate"] == 3e-3 and "torch" in metrics["environment"]["versions"]
-    names = {"config.yaml", "metrics.json", "model", "report.html", *(f"seed-{result['seed']}" for result in metrics["runs"])}
+    names = {f"seed-{result['seed']}" for result in metrics["runs"]}
+    names |= {"config.yaml", "metrics.json", "model", "report.html"}
     assert {path.name for path in fine_tuned_runs[kind].iterdir()} == names
 
 
