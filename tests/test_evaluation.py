@@ -99,7 +99,7 @@ def test_it_says_scores_remarks_and_collapse(
     assert "accuracy             50.00" in said
     (tmp_path / "long.tsv").write_text(f"sentence\tlabel\n{'mill ' * 50}\tgood\nbad\tbad\n")
     evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "long.tsv"))
-    assert "ALARM 1 of 2 texts of" in capsys.readouterr().err
+    assert "warning: 1 of 2 texts of" in capsys.readouterr().err
 
 
 def test_a_few_texts_without_labels_may_all_be_of_one_class(

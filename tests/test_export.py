@@ -201,7 +201,8 @@ def test_the_checkpoint_keeps_the_boundary_heads_and_can_be_exported_itself(
 ) -> None:
     model = write_run(tmp_path / "run", tokenizer, joint_config("modernbert"))
     export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
-    reopened, _, _ = open_run(tmp_path / "out" / "checkpoint")
+    reopened, _, source = open_run(tmp_path / "out")
+    assert source == tmp_path / "out" / "checkpoint" == open_run(source)[2]
     expected = model.state_dict()
     assert any("span_boundary_head" in name for name in expected)
     assert expected.keys() == reopened.state_dict().keys()
@@ -398,6 +399,16 @@ def test_a_run_that_does_not_exist(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished model"):
         export(str(tmp_path / "run"), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_alone_is_no_run(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    write_run(tmp_path / "run", tokenizer, joint_config())
+    export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
+    (tmp_path / "fine_tuned").mkdir()
+    (tmp_path / "out" / "discriminator").rename(tmp_path / "fine_tuned" / "model")
+    for directory in (tmp_path / "out" / "generator", tmp_path / "fine_tuned"):
+        with pytest.raises(UserError, match=f"{directory} holds a model of type electra, which is an encoder without"):
+            open_run(directory)
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])

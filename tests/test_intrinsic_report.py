@@ -24,7 +24,7 @@ from spanelectra.checkpointing import CONFIG_NAME
 from spanelectra.data.row_dataset import RowDataset
 from spanelectra.export import open_run
 from spanelectra.intrinsic_metrics import BREAKDOWNS
-from spanelectra.intrinsic_report import print_intrinsic_report
+from spanelectra.intrinsic_report import FEWEST_TOKENS, print_intrinsic_report
 from spanelectra.masking_setup import build_collator
 from spanelectra.pretraining import pretrain
 from spanelectra.recipe_files import load_recipe
@@ -148,7 +148,20 @@ class TestPrinted:
         outside = next(line for line in text.splitlines() if line.strip().startswith("outside"))
         assert outside.split()[4:6] == ["-", "-"]
 
-    def test_buckets_of_one_head_alone_stand_in_order(self, rows: Path, joint: Path) -> None:
+    def test_lines_of_few_tokens_are_named_and_not_shown(self, rows: Path, joint: Path) -> None:
+        report = report_of(joint, rows)
+        for head in HEADS:
+            for place, bucket in enumerate(report[head]["by"]["span_words"]):
+                bucket["tokens"] = FEWEST_TOKENS - 1 if place in (0, 2) else FEWEST_TOKENS
+        text = self.printed(report)
+        first, _, third = [bucket["bucket"] for bucket in report["sbpo"]["by"]["span_words"]][:3]
+        few = f"{first}, {third} not shown, of fewer than {FEWEST_TOKENS} tokens"
+        assert f"Discriminator, by length of the span in words: {few}" in " ".join(text.split())
+
+    def test_buckets_of_one_head_alone_stand_in_order(
+        self, rows: Path, joint: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("spanelectra.intrinsic_report.FEWEST_TOKENS", 0)
         report = report_of(joint, rows)
         for name in ("mlm", "sbgo", "restoration", "ato"):
             del report[name]["by"]["span_words"][1]

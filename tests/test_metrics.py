@@ -28,9 +28,9 @@ def slow_metrics(logits: list[float], replaced: list[bool]) -> dict[str, float]:
     return {
         "accuracy": hits / len(pairs),
         "majority_accuracy": max(sum(replaced), len(pairs) - sum(replaced)) / len(pairs),
-        "precision": sum(said) / len(said) if said else 0.0,
-        "recall": sum(found) / len(found) if found else 0.0,
-        "auc": sum(wins) / len(wins) if wins else math.nan,
+        **({"precision": sum(said) / len(said)} if said else {}),
+        **({"recall": sum(found) / len(found)} if found else {}),
+        **({"auc": sum(wins) / len(wins)} if wins else {}),
     }
 
 
@@ -68,6 +68,14 @@ def test_auc_is_left_out_where_only_one_class_is_present(label):
     metrics = detection_metrics("sbpo", torch.randn(9), torch.full((9,), label))
     assert "sbpo_auc" not in metrics
     assert metrics["sbpo_majority_accuracy"] == 1.0
+
+
+def test_precision_and_recall_are_left_out_where_they_are_not_defined():
+    replaced = torch.arange(8) < 3
+    silent = detection_metrics("ato", torch.full((8,), -1.0), replaced)
+    assert "ato_precision" not in silent and silent["ato_recall"] == 0.0
+    nothing_to_find = detection_metrics("ato", torch.full((8,), 1.0), torch.zeros(8, dtype=torch.bool))
+    assert "ato_recall" not in nothing_to_find and nothing_to_find["ato_precision"] == 0.0
 
 
 def test_nothing_scored_gives_no_metrics():

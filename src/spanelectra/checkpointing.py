@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import math
 import re
 import shutil
@@ -12,6 +14,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage
+from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY
 from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.errors import UserError
@@ -24,6 +27,8 @@ HISTORY_NAME = "metrics.jsonl"
 REPORT_NAME = "report.html"
 ROLLBACKS_NAME = "rollbacks.json"
 MODEL_DIRECTORY = "model"
+# of an export: the full model with its boundary heads
+CHECKPOINT_DIRECTORY = "checkpoint"
 TENSORBOARD_DIRECTORY = "tensorboard"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _FILES = (CONFIG_NAME, ENVIRONMENT_NAME, START_NAME, METRICS_NAME, HISTORY_NAME, ROLLBACKS_NAME, REPORT_NAME)
@@ -94,12 +99,29 @@ def remove_old_checkpoints(run: str | Path, keep: int, held_out_losses: Mapping[
 
 
 def find_model(run: str | Path) -> Path:
-    """The saved model of a run: its final one, else its newest complete checkpoint, else the directory itself.
+    """The saved full model: a run's final one, its newest complete checkpoint, an export's, or the directory itself.
 
     Raises:
-        UserError: where there is none of these.
+        UserError: where there is none of these, or a model of another kind.
     """
-    run = Path(run)
+    found = _find_saved_model(Path(run))
+    kind = model_type(found)
+    if kind not in (None, SpanElectraConfig.model_type):
+        raise UserError(
+            f"{run} holds a model of type {kind}, which is an encoder without what this needs of pre-training (its "
+            "boundary heads, its partner): give the directory of a `spanelectra pretrain` run, or of its export."
+        )
+    return found
+
+
+def model_type(directory: Path) -> str | None:
+    """What the ``config.json`` of a saved model says that it is; ``None`` where it says nothing."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type")
+    return None
+
+
+def _find_saved_model(run: Path) -> Path:
     model, damage = run / MODEL_DIRECTORY, None
     if (model / "config.json").is_file():
         damage = find_damage(model) if (model / MANIFEST_NAME).is_file() else None
@@ -108,8 +130,9 @@ def find_model(run: str | Path) -> Path:
     checkpoint, passed_over = newest_complete_checkpoint(run)
     if checkpoint is not None:
         return checkpoint
-    if (run / "model.safetensors").is_file():
-        return run
+    for directory in (run, run / CHECKPOINT_DIRECTORY):
+        if (directory / "model.safetensors").is_file():
+            return directory
     if not run.is_dir():
         what = "is a file" if run.exists() else "does not exist"
         raise UserError(f"{run} {what}; give the --out_dir of a `spanelectra pretrain` run.{did_you_mean_path(run)}")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from spanelectra.atomic_files import file_digest, write_directory, write_json
 from spanelectra.checkpointing import METRICS_NAME
-from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm
+from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm, warn
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
@@ -41,7 +41,7 @@ def evaluate(
     """Score a fine-tuned model on a new file, or say what a pre-trained run has learned, on any text.
 
     Args:
-        model: what `spanelectra finetune` or `spanelectra pretrain` wrote, or the `checkpoint` of an export.
+        model: what `spanelectra finetune` or `spanelectra pretrain` wrote, or `spanelectra export`.
         data: for a fine-tuned model a file like its training file; for a run text, as `spanelectra prepare` takes it,
             or a directory of prepared rows.
         out_dir: directory for metrics.json, and for predictions.jsonl of a fine-tuned model.
@@ -71,7 +71,7 @@ def evaluate(
     if is_fine_tuned:
         results, predictions = _evaluate_task(model, data, labelled, encoding, console)
         for remark in results["remarks"]:
-            sound_alarm(console, remark)
+            warn(console, remark)
         # a few texts may well be all of one class
         if results["collapsed"] and (labelled or results["examples"] >= FEWEST_TO_JUDGE):
             sound_alarm(console, f"the model gives one answer to everything: {results['collapsed']}.")

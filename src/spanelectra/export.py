@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage, write_directory, write_json, write_text
 from spanelectra.checkpointing import (
+    CHECKPOINT_DIRECTORY,
     CONFIG_NAME,
     METRICS_NAME,
     MODEL_DIRECTORY,
@@ -37,7 +38,6 @@ from spanelectra.shared_embeddings import materialise
 from spanelectra.training_args import PretrainingArguments
 
 PARTS = ("discriminator", "generator")
-CHECKPOINT_DIRECTORY = "checkpoint"
 FINE_TUNING_DROPOUT = 0.1
 
 # Settings that say where something lay on the machine that trained.
@@ -148,7 +148,8 @@ def open_run(run: str | Path) -> tuple[SpanElectraForPreTraining, PreTrainedToke
     except (SafetensorError, json.JSONDecodeError) as error:
         raise UserError(f"{source} is damaged: {error}. Train again, or give one of the run's checkpoints.") from error
     # a model or a checkpoint that is given by itself has it one level up
-    directories = (Path(run) / TOKENIZER_DIRECTORY, source.parent / TOKENIZER_DIRECTORY, source)
+    beside = (Path(run), source, source.parent)
+    directories = [*(directory / TOKENIZER_DIRECTORY for directory in beside), source]
     directory = next((path for path in directories if (path / "tokenizer.json").is_file()), None)
     if directory is None:
         raise UserError(f"{run} holds no tokenizer: {directories[0] / 'tokenizer.json'} is missing.")

@@ -54,6 +54,9 @@ _HEADINGS = {
     "auc_against_all_originals": "AUC\n(all)",
 }
 
+# A line of a table needs so many tokens: numbers of fewer say nothing. ``metrics.json`` has all of them.
+FEWEST_TOKENS = 30
+
 
 def _count(number: float) -> str:
     if number < 1e6:
@@ -257,10 +260,15 @@ def _print_breakdown(
                 column = key if is_common else f"{name} {key}"
                 columns[column] = _HEADINGS[key] if is_common else f"{_HEADS[name]}\n{_HEADINGS[key]}"
                 line[column] = bucket[key]
-    if lines:
-        # one head may have a bucket that another has not
-        order = sorted(lines, key=lambda bucket: math.inf if bucket == OUTSIDE else int(bucket.rstrip("+")))
-        _print_table(console, title, columns, {bucket: lines[bucket] for bucket in order})
+    # one head may have a bucket that another has not
+    order = sorted(lines, key=lambda bucket: math.inf if bucket == OUTSIDE else int(bucket.rstrip("+")))
+    counts = [column for column in columns if column.endswith("tokens")]
+    shown = [bucket for bucket in order if max(lines[bucket].get(column, 0) for column in counts) >= FEWEST_TOKENS]
+    if shown:
+        _print_table(console, title, columns, {bucket: lines[bucket] for bucket in shown})
+    if len(shown) < len(order):
+        few = ", ".join(bucket for bucket in order if bucket not in shown)
+        say(console, f"{title}: {few} not shown, of fewer than {FEWEST_TOKENS} tokens\n")
 
 
 def _print_table(console: Console, title: str, columns: dict[str, str], lines: dict[str, dict[str, Any]]) -> None:

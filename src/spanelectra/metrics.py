@@ -22,7 +22,8 @@ def detection_metrics(prefix: str, logits: Tensor, replaced: Tensor) -> dict[str
         replaced: (count,) bool.
 
     Returns:
-        Name -> value; AUC is left out where only one class is present, for it is not defined there.
+        Name -> value. What is not defined is left out: precision where no token is judged replaced, recall where none
+        is, AUC where only one class is present.
     """
     if replaced.numel() == 0:
         return {}
@@ -32,9 +33,11 @@ def detection_metrics(prefix: str, logits: Tensor, replaced: Tensor) -> dict[str
     metrics = {
         f"{prefix}_accuracy": int((verdicts == replaced).sum().item()) / count,
         f"{prefix}_majority_accuracy": max(positives, count - positives) / count,
-        f"{prefix}_precision": binary_precision(verdicts.long(), labels).item(),
-        f"{prefix}_recall": binary_recall(verdicts.long(), labels).item(),
     }
+    if verdicts.any():
+        metrics[f"{prefix}_precision"] = binary_precision(verdicts.long(), labels).item()
+    if positives:
+        metrics[f"{prefix}_recall"] = binary_recall(verdicts.long(), labels).item()
     if 0 < positives < count:
         # of ranks, for the sigmoid of a confident model's logits is 1.0 for many different ones
         distinct, rank = logits.float().unique(return_inverse=True)

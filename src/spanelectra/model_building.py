@@ -298,7 +298,9 @@ def compile_encoders(model: SpanElectraForPreTraining) -> str | None:
 def enable_gradient_checkpointing(model: SpanElectraForPreTraining) -> None:
     """Recompute activations in the backward pass instead of keeping them."""
     for stock in _stock_models(model):
-        stock.gradient_checkpointing_enable()
+        # the name that transformers gives it today, where it has it
+        enable = getattr(stock, "activation_checkpointing_enable", stock.gradient_checkpointing_enable)
+        enable()
 
 
 def _stock_models(model: SpanElectraForPreTraining) -> list[PreTrainedModel]:

@@ -218,7 +218,14 @@ def test_the_printed_summary(make_rows, capsys):
     make_rows(quiet=False)
     printed = capsys.readouterr()
     assert not printed.out
-    for words in ("blank_line: blank lines separate documents", "tokens per word", "MB/s", "unknown", "peak memory"):
+    for words in (
+        "blank_line: blank lines separate documents",
+        "tokens per word",
+        "MB/s",
+        "unknown",
+        "peak memory",
+        "of the documents, drawn at random (--validation_fraction)",
+    ):
         assert words in printed.err
 
 

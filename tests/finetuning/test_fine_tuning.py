@@ -293,7 +293,8 @@ def test_a_collapsed_seed_is_named(tiny: Path, tmp_path: Path, capsys: pytest.Ca
     assert results["collapsed"] == [0] and results["runs"][0]["collapsed"] == "always 'good'"
     said = capsys.readouterr().err
     assert "ALARM seed 0 collapsed (always 'good'): try a smaller --learning_rate" in said
-    assert "8 of 8 records" in said
+    assert "warning: 8 of 8 records" in said
+    assert "over 1 collapsed seeds" in said
     assert results["data"]["dev"]["also_in_train"] == 8
 
 

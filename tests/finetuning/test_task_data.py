@@ -95,12 +95,23 @@ def test_what_is_trained_on_and_scored_is_counted_and_said_once(kind: str, tmp_p
     assert [data.described[name].get("also_in_train") for name in data.described] == [None, 12, 0]
     (said,) = [remark for remark in task.remarks if "in the training data" in remark]
     standing = "have a context that stands" if kind == "qa" else "stand"
-    assert said.startswith(f"12 of 30 {task.unit} of {files['dev']} {standing} in the training data, too:")
+    assert said.startswith(f"12 of 30 {task.unit} of {files['dev']} {standing} in the training data, too: scores tell")
     Path(files["test"]).write_text(text)
     task = make_task(settings)
     read_splits(task, settings)
     (said,) = [remark for remark in task.remarks if "in the training data" in remark]
     assert f"{files['dev']} and 12 of 30 {task.unit} of {files['test']} {standing}" in said
+
+
+def test_a_sentence_or_two_in_both_are_no_cause_for_alarm(tmp_path: Path) -> None:
+    train = [f"sentence {number}\t{'ab'[number % 2]}" for number in range(100)]
+    dev = train[:2] + [f"other {number}\t{'ab'[number % 2]}" for number in range(98)]
+    files = {name: write(tmp_path / f"{name}.tsv", rows) for name, rows in (("train", train), ("dev", dev))}
+    settings = quick(Path("m"), files, Path("o")).resolved()
+    task = make_task(settings)
+    read_splits(task, settings)
+    (said,) = [remark for remark in task.remarks if "in the training data" in remark]
+    assert said.startswith("2 of 100 records of") and said.endswith("too: too few to matter much.")
 
 
 def test_a_label_that_is_in_dev_alone_is_a_mistake(train: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from spanelectra.data.tokenization import word_start_table
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
-from spanelectra.inspection.batch_view import RowView, print_rows, view_rows
+from spanelectra.inspection.batch_view import RowView, describe_masking, print_rows, view_rows
 from spanelectra.inspection.token_texts import TokenTexts
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator
@@ -70,6 +70,8 @@ def test_the_defaults_of_training(rows: Path) -> None:
     assert [view.number for view in views] == [2, 3, 4, 5]
     assert_shows(views, collated(rows, [2, 3, 4, 5], PretrainingArguments().resolved()), rows)
     assert any(token.is_masked for token in views[0].tokens)
+    assert "20% of the tokens, spans of up to" in describe_masking(rows, mask_ratio=0.2)
+    assert "by default (--model RUN shows a run's own masking)" in describe_masking(rows)
 
 
 @pytest.mark.parametrize("method", ["bert", "spanbert", "spanelectra"])
@@ -86,6 +88,9 @@ def test_the_settings_of_a_run(method: str, rows: Path, tmp_path: Path) -> None:
     # an export has the settings in its checkpoint
     (tmp_path / "run").rename(tmp_path / "checkpoint")
     assert view_rows(rows, rows=16, run=tmp_path) == views
+    what = "single tokens" if method == "bert" else f"spans of up to {settings.max_span_words} words"
+    said = describe_masking(rows, tmp_path)
+    assert said == f"Masked: 30% of the tokens, {what}, as in {tmp_path}, at its end."
 
 
 def test_a_fine_tuning_has_no_masking_to_show(rows: Path, tmp_path: Path) -> None:
@@ -127,6 +132,7 @@ def test_all_is_printed_without_colour(rows: Path) -> None:
 
 def test_corrupted_rows(rows: Path, generator_run: Path, tmp_path: Path) -> None:
     corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), seed=4, quiet=True)
+    assert describe_masking(tmp_path / "fake") == "Masked and filled when `spanelectra corrupt` wrote them."
     tokens = [token for view in view_rows(tmp_path / "fake", rows=8) for token in view.tokens]
     kinds = {token.hidden for token in tokens}
     assert "sampled" in kinds and kinds <= {None, "sampled", "restored"}

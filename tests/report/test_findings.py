@@ -42,6 +42,16 @@ def test_a_run_that_learned_is_healthy() -> None:
     assert "restores 10.0%" in said(findings, "Sampling").sentence
 
 
+def test_a_generator_of_an_earlier_run_is_not_said_to_learn() -> None:
+    settings = {"max_steps": 1000, "stage": "discriminator", "generator": "runs/generator"}
+    lines = [{"step": step, "eval_loss": 10.0, "eval_mlm_loss": 6.0} for step in (500, 750, 1000)]
+    fields = {"steps": 1000, "held_out": HELD_OUT, "unigram_cross_entropy": 7.2, "alarms": []}
+    findings = read_findings(record(metrics=fields, history=lines, settings=settings))
+    assert said(findings, "The generator is that of runs/generator (held-out loss 6.00").state == "note"
+    assert "restores 10.0%" in said(findings, "Sampling").sentence
+    assert not any("guessing by frequency" in finding.sentence for finding in findings)
+
+
 @pytest.mark.parametrize(
     ("change", "words", "state"),
     [

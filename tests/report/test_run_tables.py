@@ -79,6 +79,14 @@ def test_results_name_the_best_run_and_what_guessing_scores() -> None:
     assert [row[2] for row in results_table(runs[:1]).rows] == ["6.000", "0.7000"]
 
 
+def test_of_runs_that_were_asked_other_questions_none_is_best() -> None:
+    runs = [
+        record(metrics={"held_out": {"mlm_loss": loss}}, settings={"mask_ratio": ratio})
+        for loss, ratio in ((6.0, 0.15), (5.0, 0.3))
+    ]
+    assert results_table(runs).rows[0][2:] == ["6.000", "5.000"]
+
+
 def test_runs_that_were_asked_other_questions_are_not_compared_silently() -> None:
     one, other = record(settings={"data": "a", "mask_ratio": 0.15}), record(settings={"data": "a", "mask_ratio": 0.3})
     assert comparability([one, one]) is None

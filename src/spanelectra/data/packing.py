@@ -279,8 +279,14 @@ def _summary_lines(metadata: dict[str, Any]) -> dict[str, str]:
         return f"{train[name]:{form}} train, {validation[name]:{form}} validation"
 
     meaning = DOCUMENT_SEPARATOR_MEANINGS[metadata["document_separator"]]
+    fraction = metadata["validation_fraction"]
     return {
         "documents": f"{both('documents', ',')} ({metadata['document_separator']}: {meaning})",
+        **(
+            {"held out": f"{fraction:.3g} of the documents, drawn at random (--validation_fraction)"}
+            if fraction
+            else {}
+        ),
         "tokens": both("tokens", ","),
         "rows": both("rows", ","),
         "remainder": f"{both('remainder_tokens', ',')} tokens",

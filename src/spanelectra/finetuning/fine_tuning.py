@@ -15,7 +15,7 @@ from rich.console import Console
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.callbacks import RunStopped
 from spanelectra.checkpointing import METRICS_NAME, REPORT_NAME
-from spanelectra.console import calm_transformers, make_console, say, sound_alarm
+from spanelectra.console import calm_transformers, make_console, say, sound_alarm, warn
 from spanelectra.environment import describe_environment, process_count
 from spanelectra.errors import UserError
 from spanelectra.finetuning.encoder_source import EncoderSource, open_encoder
@@ -118,7 +118,7 @@ def _describe_run(
     counts = ", ".join(f"{name} {entry['examples']:,} examples" for name, entry in data.described.items())
     say(console, f"{task.kind}: {counts}; inputs of up to {settings.max_length} tokens")
     for remark in task.remarks:
-        sound_alarm(console, remark)
+        warn(console, remark)
 
 
 def _run_seed(
@@ -228,14 +228,17 @@ def _results(
 def _print_results(console: Console, results: dict[str, Any], run: Path) -> None:
     """A line for each split: the score with its spread beside the commonest answer's."""
     metric, runs = results["metric"], results["runs"]
+    all_collapsed = all(result["collapsed"] for result in runs)
     for name, summary in results["summary"].items():
         baseline = results["baseline"][name]
+        # where no seed trained, the mean is of all of them
+        of = " collapsed" if all_collapsed else f" of {len(runs)}"
         say(
             console,
-            f"{name:<5} {metric} {format_spread(summary[metric])} over {len(summary[metric]['values'])} of {len(runs)} "
-            f"seeds (median {summary[metric]['median']:.2f}); {baseline['name']}: {baseline['scores'][metric]:.2f}",
+            f"{name:<5} {metric} {format_spread(summary[metric])} over {len(summary[metric]['values'])}{of} seeds "
+            f"(median {summary[metric]['median']:.2f}); {baseline['name']}: {baseline['scores'][metric]:.2f}",
         )
-    left_out = "" if all(result["collapsed"] for result in runs) else " and is not in the mean"
+    left_out = "" if all_collapsed else " and is not in the mean"
     for result in runs:
         if result["collapsed"]:
             sound_alarm(

@@ -15,6 +15,9 @@ from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.task import Baseline, Feature, Task
 
+# The part of a file's examples from which on it matters that they are trained on, too.
+_MANY_SHARED = 0.02
+
 
 @dataclass(frozen=True)
 class Split:
@@ -136,10 +139,9 @@ def _remark_on_leaks(task: Task, examples: dict[str, list[Any]], paths: dict[str
             for name, count in counts.items()
             if count
         ]
-        task.remark(
-            f"{' and '.join(parts)} {task.standing} in the training data, too: scores tell how well it is remembered, "
-            "and less about new text."
-        )
+        many = any(count > _MANY_SHARED * len(examples[name]) for name, count in counts.items())
+        means = "scores tell how well it is remembered, and less about new text" if many else "too few to matter much"
+        task.remark(f"{' and '.join(parts)} {task.standing} in the training data, too: {means}.")
 
 
 def _hold_out(task: Task, examples: list[Any], count: int, seed: int) -> tuple[list[Any], list[Any]]:

@@ -30,7 +30,7 @@ from spanelectra.finetuning.task_directory import holds_task_model
 from spanelectra.inspection.terminal_picture import Column, column_lines
 from spanelectra.inspection.token_texts import TokenTexts, visible
 from spanelectra.losses import IGNORE_INDEX
-from spanelectra.masking_setup import build_collator
+from spanelectra.masking_setup import build_collator, masking_policy
 from spanelectra.run_data import Collate
 from spanelectra.training_args import PretrainingArguments
 
@@ -146,6 +146,17 @@ def view_rows(
         edges = itertools.pairwise(sorted({0, *ends, len(tokens)}))
         views.append(RowView(number, tuple(tuple(tokens[first:end]) for first, end in edges)))
     return views
+
+
+def describe_masking(prepared: str | Path, run: str | Path | None = None, mask_ratio: float | None = None) -> str:
+    """How the rows that :func:`view_rows` gives with the same arguments are masked, and by whose settings."""
+    if is_corrupted_data(prepared):
+        return "Masked and filled when `spanelectra corrupt` wrote them."
+    settings = _settings_of(run)
+    policy = masking_policy(settings)
+    what = f"spans of up to {policy.max_span_words} words" if policy.masking == "span" else "single tokens"
+    whose = "by default (--model RUN shows a run's own masking)" if run is None else f"as in {run}, at its end"
+    return f"Masked: {policy.mask_ratio if mask_ratio is None else mask_ratio:.0%} of the tokens, {what}, {whose}."
 
 
 def print_rows(views: Sequence[RowView], console: Console) -> None:

@@ -10,7 +10,7 @@ from spanelectra.atomic_files import write_text
 from spanelectra.console import make_console, make_output, say
 from spanelectra.data.row_dataset import Split
 from spanelectra.errors import UserError
-from spanelectra.inspection.batch_view import RowView, print_rows, view_rows
+from spanelectra.inspection.batch_view import RowView, describe_masking, print_rows, view_rows
 from spanelectra.inspection.beliefs import DEFAULT_MASK_RATIO, DEFAULT_TEXT, look
 from spanelectra.inspection.html_picture import html_document
 from spanelectra.inspection.opening import open_for_inspection
@@ -66,6 +66,7 @@ def inspect(
         if text is not None or terminal or html is not None:
             raise UserError("--prepared prints rows of data: leave out the text, --terminal and --html.")
         views = view_rows(prepared, rows, first_row, split=split, run=model, mask_ratio=mask_ratio, seed=seed)
+        output.print(describe_masking(prepared, model, mask_ratio), markup=False, highlight=False)
         print_rows(views, output)
         return views
     if model is None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import transformers
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from spanelectra.checkpointing import CHECKPOINT_DIRECTORY, model_type
 from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.console import silent_transformers
 from spanelectra.data.span_masking import SpanMaskingPolicy
@@ -19,7 +18,7 @@ from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
 from spanelectra.data.word_starts import WordStartTable, word_start_table
 from spanelectra.encoder_families import VERDICT_LABELS
 from spanelectra.errors import UserError, reason_of
-from spanelectra.export import CHECKPOINT_DIRECTORY, PARTS, longest_input, open_run, run_settings
+from spanelectra.export import PARTS, longest_input, open_run, run_settings
 from spanelectra.inspection.token_texts import TokenTexts
 from spanelectra.masking_setup import masking_policy
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
@@ -75,9 +74,9 @@ def open_for_inspection(directory: str | Path) -> InspectedModel:
     path = Path(directory).expanduser()
     parts = {name: path / name for name in PARTS if (path / name / "config.json").is_file()}
     if (path / CHECKPOINT_DIRECTORY / "config.json").is_file() and parts:
-        path, parts = path / CHECKPOINT_DIRECTORY, {}
+        parts = {}
     elif (path / "config.json").is_file() and not parts:
-        config = read_encoder_config(path, "--model") if _model_type(path) != SpanElectraConfig.model_type else None
+        config = read_encoder_config(path, "--model") if model_type(path) != SpanElectraConfig.model_type else None
         parts = {_part_of(path, config): path} if config is not None else {}
     if parts:
         model, tokenizer = _open_stock_parts(parts)
@@ -99,12 +98,6 @@ def _span_policy(directory: str | Path, model: SpanElectraForPreTraining) -> Spa
         return None
     policy = dataclasses.replace(masking_policy(settings), max_span_length=model.config.max_span_length, decoys=True)
     return policy if policy.masking == "span" else dataclasses.replace(policy, masking="span", max_span_words=1)
-
-
-def _model_type(directory: Path) -> str | None:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return json.loads((directory / "config.json").read_text(encoding="utf-8")).get("model_type")
-    return None
 
 
 def _part_of(directory: Path, config: PreTrainedConfig) -> str:

@@ -132,6 +132,8 @@ def _not_finite(record: RunRecord) -> list[Finding]:
 
 
 def _generator(record: RunRecord) -> list[Finding]:
+    if record.settings.get("stage") == "discriminator":
+        return _frozen_generator(record)
     held_out, unigram = last_held_out(record), number(record.metrics.get("unigram_cross_entropy"))
     loss, found = held_out.get("mlm_loss"), []
     if loss is not None and unigram is not None:
@@ -159,14 +161,24 @@ def _generator(record: RunRecord) -> list[Finding]:
         found.append(
             Finding("note", "The generator's held-out loss was still falling at the end: more steps may help.")
         )
+    return found + _restored(held_out)
+
+
+def _frozen_generator(record: RunRecord) -> list[Finding]:
+    """Of a generator that an earlier run trained: what it is, and not how it learns."""
+    held_out = last_held_out(record)
+    loss = held_out.get("mlm_loss")
+    costs = f" (held-out loss {loss:.2f} nats a masked token)" if loss is not None else ""
+    sentence = f"The generator is that of {record.settings.get('generator')}{costs}; it does not learn here."
+    return [Finding("note", sentence), *_restored(held_out)]
+
+
+def _restored(held_out: dict[str, float]) -> list[Finding]:
     rate = held_out.get("replaced_rate")
-    if rate is not None:
-        found.append(
-            Finding(
-                "note", f"Sampling from the generator restores {1 - rate:.1%} of the masked tokens; the rest are fakes."
-            )
-        )
-    return found
+    if rate is None:
+        return []
+    sentence = f"Sampling from the generator restores {1 - rate:.1%} of the masked tokens; the rest are fakes."
+    return [Finding("note", sentence)]
 
 
 def _discriminator(record: RunRecord) -> list[Finding]:

@@ -211,7 +211,8 @@ _SCORES = {
 
 
 def results_table(records: list[RunRecord]) -> Table:
-    """The held-out metrics of the end beside what guessing scores, the best run of several marked."""
+    """The held-out metrics of the end beside what guessing scores, the best of several comparable runs marked."""
+    comparable = comparability(records) is None
     scores = [last_held_out(record) for record in records]
     unigram = [number(record.metrics.get("unigram_cross_entropy")) for record in records]
     guesses = {"chance": "0.5", "unigram": " or ".join(dict.fromkeys(short(cost) for cost in unigram if cost))}
@@ -222,7 +223,7 @@ def results_table(records: list[RunRecord]) -> Table:
         if not known:
             continue
         best = (max if score.more else min)(known)
-        marks = [" (best)" if value == best and len(set(known)) > 1 else "" for value in values]
+        marks = [" (best)" if comparable and value == best and len(set(known)) > 1 else "" for value in values]
         cells = [short(value) + mark for value, mark in zip(values, marks, strict=True)]
         rows.append([score.label, guesses.get(score.guessing or "", "–") or "–", *cells])
     return Table(["held-out metric", "guessing", *(record.name for record in records)], rows)
