@@ -29,6 +29,11 @@ TASKS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"train": "sst2/train.tsv", "dev": "sst2/dev.tsv", "test": "sst2/test.tsv"},
         {"preset": "sst2", "epochs": "3"},
     ),
+    # few examples, where what was learned before should count for most; the same 500 for every seed
+    "sst2-500": (
+        {"train": "sst2/train.tsv", "dev": "sst2/dev.tsv", "test": "sst2/test.tsv"},
+        {"preset": "sst2", "epochs": "12", "max_train_examples": "500"},
+    ),
     "conll2003": (
         {"train": "conll2003/eng.train", "dev": "conll2003/eng.testa", "test": "conll2003/eng.testb"},
         {"preset": "conll2003", "epochs": "2"},

@@ -15,6 +15,7 @@ transformers 3.0.2; the module runs without); they are left out, and named, wher
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -124,14 +125,19 @@ class Worker:
             answer = self.pipe.recv()
         except EOFError:
             self.process.join(10)
-            raise LeftOut(f"the process ended with {self.process.exitcode}") from None
+            why = (
+                "; -9 is mostly for want of memory: take fewer steps with --only" if self.process.exitcode == -9 else ""
+            )
+            raise LeftOut(f"the process ended with {self.process.exitcode}{why}") from None
         if isinstance(answer, str):
             raise LeftOut(answer)
         return answer
 
     def ask(self, count: int) -> Any:
         """Seconds of so many steps, or what the process has to say at its end, for 0."""
-        self.pipe.send(count)
+        # what was killed cannot be asked; why it says nothing is found out by `receive`
+        with contextlib.suppress(BrokenPipeError):
+            self.pipe.send(count)
         return self.receive()
 
 

@@ -154,3 +154,11 @@ def test_a_second_derivative_is_refused():
     (gradient,) = torch.autograd.grad(vocabulary_loss(logits, torch.tensor([[0, 1]])), logits, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
         gradient.square().sum().backward()
+
+
+def test_a_second_backward_pass_raises_and_is_never_wrong():
+    logits = torch.randn(6, 50, requires_grad=True)
+    loss = vocabulary_loss(logits, torch.arange(6))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()

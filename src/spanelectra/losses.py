@@ -50,7 +50,8 @@ class _MeanCrossEntropy(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         probabilities, targets, share = context.saved_tensors
         factors = gradient * share
-        return (probabilities * factors).scatter_add_(-1, targets, -factors), None
+        # in place, for it is a large tensor; whoever goes back twice is told by torch
+        return probabilities.mul_(factors).scatter_add_(-1, targets, -factors), None
 
 
 def replaced_token_loss(logits: Tensor, replaced: Tensor, scored: Tensor) -> Tensor:
