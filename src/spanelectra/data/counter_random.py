@@ -14,6 +14,7 @@ is a fresh sequence per segment. That is how the seed becomes a key per row here
 from __future__ import annotations
 
 from enum import IntEnum
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -75,8 +76,13 @@ def row_keys(seed: int, epochs: npt.ArrayLike, rows: npt.ArrayLike, stream: Stre
     Returns:
         (B,) uint64.
     """
-    stream_key = random_bits(random_bits(int(seed) & _ALL_BITS, 0), int(stream))
-    return random_bits(random_bits(stream_key, epochs), rows)
+    return random_bits(random_bits(_stream_key(int(seed) & _ALL_BITS, int(stream)), epochs), rows)
+
+
+# single numbers are as dear to numpy as a batch of them, and these are the same for every batch
+@lru_cache
+def _stream_key(seed: int, stream: int) -> UInt64Array:
+    return random_bits(random_bits(seed, 0), stream)
 
 
 def to_uniform(bits: UInt64Array, dtype: type[np.floating[Any]] = np.float64) -> npt.NDArray[Any]:
