@@ -88,6 +88,14 @@ def cell(results: dict[str, Any], split: str, metric: str) -> str:
     return f"{summary['mean']:.2f}{spread} ({len(summary['values'])}{collapsed})"
 
 
+def words_alone(encoders: dict[str, dict[str, Any]], split: str, metric: str) -> str:
+    """What the words alone tell, of the first run that has it: all have the same files."""
+    for results in encoders.values():
+        if found := (results.get("words_alone") or {}).get(split):
+            return f"{found['scores'][metric]:.2f}"
+    return "-"
+
+
 def standard_errors(ours: dict[str, Any], other: dict[str, Any], metric: str) -> str:
     """Difference of the means on dev in standard errors (Welch)."""
     a, b = (results["summary"]["dev"][metric] for results in (ours, other))
@@ -121,7 +129,8 @@ def section(found: dict[str, dict[str, dict[str, Any]]], compared: tuple[str, st
                 gap = "-"
                 if split == "dev" and shown == metric and all(name in encoders for name in compared):
                     gap = standard_errors(encoders[compared[0]], encoders[compared[1]], metric)
-                rows.append([f"{label} {shown}", f"{baseline:.2f}", *cells, gap])
+                words = words_alone(encoders, split, shown)
+                rows.append([f"{label} {shown}", f"{baseline:.2f}", words, *cells, gap])
     settings = table(
         ["task", "training examples", "epochs", "longest input", "learning rates"],
         [
@@ -154,7 +163,7 @@ def section(found: dict[str, dict[str, dict[str, Any]]], compared: tuple[str, st
             f"Machine: {any_results['environment']['processor']}, one thread a run; torch {versions['torch']}, "
             f"transformers {versions['transformers']}.",
             "",
-            table(["", "commonest answer", *names, f"{compared[0]} against {compared[1]}"], rows),
+            table(["", "commonest answer", "words alone", *names, f"{compared[0]} against {compared[1]}"], rows),
             "",
             settings,
         ]

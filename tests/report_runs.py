@@ -50,6 +50,7 @@ def write_fine_tuning(directory: Path, runs: list[dict[str, Any]], **fields: Any
         "model": "an encoder",
         "runs": runs,
         "baseline": {"dev": baseline, "test": baseline},
+        "words_alone": {"dev": {"name": "the words", "scores": {"accuracy": 72.0}}, "test": None},
         "config": {"task": "classification", "train": "train.tsv", "dev": "dev.tsv", "seeds": len(runs)},
         **fields,
     }

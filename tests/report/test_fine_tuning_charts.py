@@ -24,8 +24,9 @@ def runs(tmp_path: Path) -> list[Any]:
 def test_the_table_has_mean_and_spread_of_the_seeds_that_trained(tmp_path: Path) -> None:
     rows = {(row[0], row[1]): row[2:] for row in fine_tuning_table(runs(tmp_path)).rows}
     mean = f"{statistics.fmean(SCORES):.2f} ± {statistics.stdev(SCORES):.2f}"
-    assert rows["ours", "dev"] == ["accuracy", mean, "85.00", "84.00, 86.50, 85.00", "50.00"]
-    assert rows["fresh", "dev"] == ["accuracy", "70.00", "70.00", "70.00", "50.00"]
+    assert rows["ours", "dev"] == ["accuracy", mean, "85.00", "84.00, 86.50, 85.00", "50.00", "72.00"]
+    assert rows["fresh", "dev"] == ["accuracy", "70.00", "70.00", "70.00", "50.00", "72.00"]
+    assert rows["ours", "test"][-2:] == ["50.00", "–"]
 
 
 def test_a_collapsed_seed_is_a_cross_outside_the_box(tmp_path: Path) -> None:
@@ -79,6 +80,12 @@ def test_findings_name_collapsed_and_missing_seeds(tmp_path: Path) -> None:
     assert sentences[little] == "problem"
 
 
+def test_an_encoder_below_the_words_alone_is_worth_a_look(tmp_path: Path) -> None:
+    found = fine_tuning_findings(read_runs([write_fine_tuning(tmp_path / "low", [seed_results(0, 71.0)])])[0])
+    (words,) = [finding for finding in found if "The words alone" in finding.sentence]
+    assert words.state == "attention" and "score 72.00 on dev" in words.sentence
+
+
 @pytest.mark.parametrize(
     "metrics",
     [
@@ -93,5 +100,5 @@ def test_missing_parts_are_left_out(metrics: dict[str, Any]) -> None:
     found = record(metrics=metrics, settings={"task": "qa"})
     assert found.is_fine_tuning
     assert all(finding.state != "good" or finding.sentence for finding in fine_tuning_findings(found))
-    assert all(len(row) == 7 for row in fine_tuning_table([found]).rows)
+    assert all(len(row) == 8 for row in fine_tuning_table([found]).rows)
     assert all(chart.specification for chart in fine_tuning_charts([found]))

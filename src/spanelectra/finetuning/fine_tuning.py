@@ -52,8 +52,8 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
 
     Returns:
         The content of ``metrics.json``: ``runs`` (every seed's scores and history), ``summary`` (mean, standard
-        deviation, median), ``collapsed`` seeds, ``baseline`` (the commonest answer), ``data`` with fingerprints,
-        ``config`` and ``environment``.
+        deviation, median), ``collapsed`` seeds, ``baseline`` (the commonest answer), ``words_alone`` (what they tell
+        without order or context, or ``None``), ``data`` with fingerprints, ``config`` and ``environment``.
 
     Raises:
         UserError: for settings, files or models that do not fit; nothing is overwritten then.
@@ -217,6 +217,10 @@ def _results(
         "collapsed": [result["seed"] for result in runs if result["collapsed"]],
         "summary": {name: summarise_runs(runs, name) for name in data.splits},
         "baseline": {name: dataclasses.asdict(split.baseline) for name, split in data.splits.items()},
+        "words_alone": {
+            name: dataclasses.asdict(split.words_alone) if split.words_alone else None
+            for name, split in data.splits.items()
+        },
         "data": data.described,
         "remarks": task.remarks,
         "config": dataclasses.asdict(settings),
@@ -226,17 +230,18 @@ def _results(
 
 
 def _print_results(console: Console, results: dict[str, Any], run: Path) -> None:
-    """A line for each split: the score with its spread beside the commonest answer's."""
+    """A line for each split: the score with its spread beside those of the commonest answer and of the words alone."""
     metric, runs = results["metric"], results["runs"]
     all_collapsed = all(result["collapsed"] for result in runs)
     for name, summary in results["summary"].items():
-        baseline = results["baseline"][name]
+        baseline, words = results["baseline"][name], results["words_alone"][name]
+        alone = f"; {words['name']}: {words['scores'][metric]:.2f}" if words else ""
         # where no seed trained, the mean is of all of them
         of = " collapsed" if all_collapsed else f" of {len(runs)}"
         say(
             console,
             f"{name:<5} {metric} {format_spread(summary[metric])} over {len(summary[metric]['values'])}{of} seeds "
-            f"(median {summary[metric]['median']:.2f}); {baseline['name']}: {baseline['scores'][metric]:.2f}",
+            f"(median {summary[metric]['median']:.2f}); {baseline['name']}: {baseline['scores'][metric]:.2f}{alone}",
         )
     left_out = "" if all_collapsed else " and is not in the mean"
     for result in runs:
@@ -254,5 +259,12 @@ def _print_results(console: Console, results: dict[str, Any], run: Path) -> None
                 f"{baseline['scores'][metric]:.2f}, {baseline['name']}: it has learned little. Try more --epochs, "
                 "another --learning_rate or more examples.",
             )
+    words = results["words_alone"]["dev"]
+    if words and not all_collapsed and results["summary"]["dev"][metric]["mean"] < words["scores"][metric]:
+        warn(
+            console,
+            f"{words['name']} scores more on dev than the mean of the seeds: the encoder has brought this task nothing "
+            "but its words. More pre-training, or text closer to the task, may change that.",
+        )
     page = f"; all seeds to look at in {run / REPORT_NAME}" if results["config"]["report"] else ""
     say(console, f"{run}: the best seed's model is in {run / MODEL_DIRECTORY}{page}")

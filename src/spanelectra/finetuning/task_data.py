@@ -14,6 +14,7 @@ from spanelectra.atomic_files import file_digest
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.task import Baseline, Feature, Task
+from spanelectra.finetuning.words_alone import words_alone
 
 # The part of a file's examples from which on it matters that they are trained on, too.
 _MANY_SHARED = 0.02
@@ -27,11 +28,13 @@ class Split:
         examples: as the task reads them.
         features: without labels, for prediction.
         baseline: the commonest answer of training, scored on the examples.
+        words_alone: what the words alone tell, scored likewise; ``None`` where they tell nothing.
     """
 
     examples: Sequence[Any]
     features: Sequence[Feature]
     baseline: Baseline
+    words_alone: Baseline | None
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,7 @@ def read_task_data(task: Task, settings: FineTuningArguments, tokenizer: PreTrai
             found,
             task.features(found, tokenizer, settings.max_length, training=False),
             task.baseline(train, found),
+            words_alone(task, train, found),
         )
         for name, found in examples.items()
     }

@@ -68,6 +68,15 @@ def fine_tuning_findings(record: RunRecord) -> list[Finding]:
             sentence += f"; the commonest answer scores {common:.2f}"
         sentence += "." if better else ": little was learned."
         found.append(Finding("good" if better else "problem", sentence))
+        words = number(_words_scores(record, "dev").get(metric))
+        if better and words is not None and summary["mean"] < words:
+            found.append(
+                Finding(
+                    "attention",
+                    f"The words alone, without order or context, score {words:.2f} on dev: the encoder has brought "
+                    "this task nothing but its words.",
+                )
+            )
     return [*found, *(Finding("attention", sentence) for sentence in record.problems)]
 
 
@@ -84,6 +93,10 @@ def _baseline_scores(record: RunRecord, split: str) -> dict[str, Any]:
     return mapping(_baseline(record, split).get("scores"))
 
 
+def _words_scores(record: RunRecord, split: str) -> dict[str, Any]:
+    return mapping(mapping(mapping(record.metrics.get("words_alone")).get(split)).get("scores"))
+
+
 def fine_tuning_table(records: list[RunRecord]) -> Table:
     """Mean, spread and median of every metric, a line for each run and split."""
     rows = []
@@ -91,7 +104,7 @@ def fine_tuning_table(records: list[RunRecord]) -> Table:
         for split in _SPLITS:
             for metric, seeds in scores_of(record, split).items():
                 summary = summarise(_trained(seeds))
-                common = number(_baseline_scores(record, split).get(metric))
+                references = [number(found(record, split).get(metric)) for found in (_baseline_scores, _words_scores)]
                 rows.append(
                     [
                         record.name,
@@ -100,10 +113,11 @@ def fine_tuning_table(records: list[RunRecord]) -> Table:
                         format_spread(summary),
                         f"{summary['median']:.2f}",
                         ", ".join(f"{value:.2f}" for value in summary["values"]),
-                        "–" if common is None else f"{common:.2f}",
+                        *("–" if score is None else f"{score:.2f}" for score in references),
                     ]
                 )
-    return Table(["run", "split", "metric", "mean ± deviation", "median", "seeds", "commonest answer"], rows)
+    headings = ["run", "split", "metric", "mean ± deviation", "median", "seeds", "commonest answer", "words alone"]
+    return Table(headings, rows)
 
 
 def fine_tuning_overview(records: list[RunRecord]) -> Table:
