@@ -22,6 +22,7 @@ from spanelectra.corruption import corrupt
 from spanelectra.data.row_dataset import RowDataset
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
+from spanelectra.export import export
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator
 from spanelectra.model_building import build_model, load_generator
@@ -160,6 +161,14 @@ def test_a_saved_model_without_its_run_is_a_generator_too(rows: Path, tmp_path: 
     assert int(CorruptedRows(tmp_path / "fake", "train").collate(first_rows(16))["span_positions"].max()) < 3
 
 
+def test_an_export_masks_as_its_run_did(rows: Path, tmp_path: Path) -> None:
+    pretrain(small_run(rows, tmp_path / "run", stage="generator", mask_ratio=0.3, max_span_words=1))
+    export(str(tmp_path / "run"), str(tmp_path / "export"), quiet=True)
+    for name in ("run", "export"):
+        corrupt(str(tmp_path / name), str(rows), str(tmp_path / f"fake-{name}"), quiet=True)
+    assert digests(tmp_path / "fake-export") == digests(tmp_path / "fake-run")
+
+
 def test_rows_without_a_validation_split(rows: Path, generator_run: Path, tmp_path: Path) -> None:
     copy = tmp_path / "rows"
     shutil.copytree(rows, copy)
@@ -200,6 +209,9 @@ class TestRefusals:
     def test_rows_of_another_tokenizer(self, other_rows: Path, generator_run: Path, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="another tokenizer"):
             corrupt(str(generator_run), str(other_rows), str(tmp_path / "fake"), quiet=True)
+        export(str(generator_run), str(tmp_path / "export"), quiet=True)
+        with pytest.raises(UserError, match="another tokenizer"):
+            corrupt(str(tmp_path / "export"), str(other_rows), str(tmp_path / "fake"), quiet=True)
 
     def test_a_boundary_head_that_was_not_trained(self, rows: Path, tmp_path: Path) -> None:
         pretrain(small_run(rows, tmp_path / "bert", stage="generator", method="bert"))

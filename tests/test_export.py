@@ -199,7 +199,7 @@ def test_a_card_states_method_and_metrics(tokenizer: PreTrainedTokenizerFast, tm
 def test_the_checkpoint_keeps_the_boundary_heads_and_can_be_exported_itself(
     tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> None:
-    model = write_run(tmp_path / "run", tokenizer, joint_config("modernbert"))
+    model = write_run(tmp_path / "run", tokenizer, joint_config("modernbert"), {"steps": 7})
     export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
     reopened, _, source = open_run(tmp_path / "out")
     assert source == tmp_path / "out" / "checkpoint" == open_run(source)[2]
@@ -208,8 +208,11 @@ def test_the_checkpoint_keeps_the_boundary_heads_and_can_be_exported_itself(
     assert expected.keys() == reopened.state_dict().keys()
     for name, tensor in reopened.state_dict().items():
         assert torch.equal(tensor, expected[name]), name
-    again = export(str(tmp_path / "out" / "checkpoint"), str(tmp_path / "again"), quiet=True)
-    assert again["discriminator"]["class"] == "ModernBertForTokenClassification"
+    for source in (tmp_path / "out" / "checkpoint", tmp_path / "out"):
+        again = export(str(source), str(tmp_path / "again"), overwrite=True, quiet=True)
+        assert again["discriminator"]["class"] == "ModernBertForTokenClassification"
+        kept = json.loads((tmp_path / "again" / "checkpoint" / "metrics.json").read_text(encoding="utf-8"))
+        assert kept == {"steps": 7}
 
 
 def test_a_run_without_a_discriminator_says_so(
@@ -407,7 +410,7 @@ def test_an_encoder_alone_is_no_run(tokenizer: PreTrainedTokenizerFast, tmp_path
     (tmp_path / "fine_tuned").mkdir()
     (tmp_path / "out" / "discriminator").rename(tmp_path / "fine_tuned" / "model")
     for directory in (tmp_path / "out" / "generator", tmp_path / "fine_tuned"):
-        with pytest.raises(UserError, match=f"{directory} holds a model of type electra, which is an encoder without"):
+        with pytest.raises(UserError, match=f"{directory} holds a model of type electra, an encoder alone; this needs"):
             open_run(directory)
 
 

@@ -158,6 +158,16 @@ class TestPrinted:
         few = f"{first}, {third} not shown, of fewer than {FEWEST_TOKENS} tokens"
         assert f"Discriminator, by length of the span in words: {few}" in " ".join(text.split())
 
+    def test_a_head_with_few_tokens_in_a_line_says_nothing_there(self, rows: Path, joint: Path) -> None:
+        report = report_of(joint, rows)
+        for head in HEADS:
+            for bucket in report[head]["by"]["span_words"]:
+                bucket["tokens"] = 3 if head == "sbpo" else 200
+        table = self.printed(report).split("Discriminator, by length of the span in words")[1]
+        first = next(line.split() for line in table.splitlines() if "200" in line)
+        # bucket, ATO's five, SBPO's count and its three
+        assert first[1] == "200" and first[6:] == ["3", "-", "-", "-"]
+
     def test_buckets_of_one_head_alone_stand_in_order(
         self, rows: Path, joint: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -108,8 +108,8 @@ def find_model(run: str | Path) -> Path:
     kind = model_type(found)
     if kind not in (None, SpanElectraConfig.model_type):
         raise UserError(
-            f"{run} holds a model of type {kind}, which is an encoder without what this needs of pre-training (its "
-            "boundary heads, its partner): give the directory of a `spanelectra pretrain` run, or of its export."
+            f"{run} holds a model of type {kind}, an encoder alone; this needs the full model, with generator, "
+            "discriminator and boundary heads: give the directory of a `spanelectra pretrain` run, or of its export."
         )
     return found
 

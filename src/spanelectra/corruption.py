@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 
 from spanelectra.atomic_files import write_directory, write_json
-from spanelectra.checkpointing import CONFIG_NAME, TOKENIZER_DIRECTORY
+from spanelectra.checkpointing import CONFIG_NAME, TOKENIZER_DIRECTORY, find_model
 from spanelectra.configuration_spanelectra import SAMPLING_SOURCES
 from spanelectra.console import make_console, say
 from spanelectra.corrupted_rows import (
@@ -136,8 +136,8 @@ def _check_numbers(source: str | None, temperature: float, batch_size: int, seed
 
 def _generator_settings(generator: str) -> PretrainingArguments:
     """Settings of the generator's run, for its masking; defaults for a model without a run around it."""
-    directory = Path(generator).expanduser().resolve()
-    # RUN/model and RUN/checkpoint-N are told by the run around them
+    # RUN/model and RUN/checkpoint-N are told by the run around them, the checkpoint of an export tells itself
+    directory = find_model(generator).resolve()
     config = next((c for c in (directory / CONFIG_NAME, directory.parent / CONFIG_NAME) if c.is_file()), None)
     if config is None:
         return PretrainingArguments().resolved()

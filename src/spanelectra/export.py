@@ -67,7 +67,7 @@ def export(
     discriminator, or without a generator, leaves that directory out.
 
     Args:
-        run: directory of a `spanelectra pretrain` run, one of its checkpoints, or an exported `checkpoint`.
+        run: directory of a `spanelectra pretrain` run, one of its checkpoints, or an export.
         out_dir: directory to write; it appears complete or not at all.
         dropout: dropout probability in the exported configurations. Our recipes pre-train without dropout, while
             fine-tuning wants some and reads it from there: by default 0.1, as the released checkpoints of BERT and
@@ -88,7 +88,8 @@ def export(
     console = make_console(quiet)
     target = check_output_directory(out_dir, (*PARTS, CHECKPOINT_DIRECTORY), overwrite=overwrite)
     model, tokenizer, source = open_run(run)
-    metrics, settings = _read_metrics(Path(run) / METRICS_NAME), _published_settings(run)
+    metrics = _read_metrics(Path(run) / METRICS_NAME) or _read_metrics(source / METRICS_NAME)
+    settings = _published_settings(run)
     summary: dict[str, Any] = {"run": str(run), "out_dir": str(out_dir), "checkpoint": f"{out_dir}/checkpoint"}
     with write_directory(target, replace=overwrite) as partial, silent_transformers():
         for name in PARTS:

@@ -118,7 +118,7 @@ def settings_of_run(run: str, model: SpanElectraForPreTraining, notices: list[st
     """The resolved settings of a run; for an exported model, which has none beside it, what is known and defaults.
 
     Args:
-        run: directory of a run, a model in it, or an exported ``checkpoint``.
+        run: directory of a run, a model in it, or an export.
         model: its model.
         notices: gets a sentence where the run's masking is not known.
     """

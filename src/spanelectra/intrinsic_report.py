@@ -99,7 +99,7 @@ def intrinsic_report(
     digit, where batches have different numbers of masked tokens.
 
     Args:
-        run: directory of a `spanelectra pretrain` run, one of its checkpoints, or an exported `checkpoint`.
+        run: directory of a `spanelectra pretrain` run, one of its checkpoints, or an export.
         data: directory that `spanelectra prepare` or `spanelectra corrupt` wrote, of which the held-out rows are read,
             the first ones first; or text, in files, a folder, a glob or a dataset as `prepare` takes it, of which rows
             from all over are read (blank lines separate documents in plain text).
@@ -262,13 +262,22 @@ def _print_breakdown(
                 line[column] = bucket[key]
     # one head may have a bucket that another has not
     order = sorted(lines, key=lambda bucket: math.inf if bucket == OUTSIDE else int(bucket.rstrip("+")))
-    counts = [column for column in columns if column.endswith("tokens")]
-    shown = [bucket for bucket in order if max(lines[bucket].get(column, 0) for column in counts) >= FEWEST_TOKENS]
+    few = [bucket for bucket in order if not _without_small_samples(lines[bucket])]
+    shown = {bucket: lines[bucket] for bucket in order if bucket not in few}
     if shown:
-        _print_table(console, title, columns, {bucket: lines[bucket] for bucket in shown})
-    if len(shown) < len(order):
-        few = ", ".join(bucket for bucket in order if bucket not in shown)
-        say(console, f"{title}: {few} not shown, of fewer than {FEWEST_TOKENS} tokens\n")
+        _print_table(console, title, columns, shown)
+    if few:
+        say(console, f"{title}: {', '.join(few)} not shown, of fewer than {FEWEST_TOKENS} tokens\n")
+
+
+def _without_small_samples(line: dict[str, Any]) -> bool:
+    """Take out of a line what a head says of too few tokens; whether anything is left."""
+    for column in [column for column in line if column.endswith("tokens") and line[column] < FEWEST_TOKENS]:
+        # a common count is that of every head that guesses
+        head = column.removesuffix("tokens")
+        for name in [name for name in line if name.startswith(head) and name != column]:
+            line[name] = None
+    return any(number is not None for column, number in line.items() if not column.endswith("tokens"))
 
 
 def _print_table(console: Console, title: str, columns: dict[str, str], lines: dict[str, dict[str, Any]]) -> None:

@@ -50,7 +50,7 @@ class _MeanCrossEntropy(torch.autograd.Function):
     def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
         probabilities, targets, share = context.saved_tensors
         factors = gradient * share
-        # in place, for it is a large tensor; whoever goes back twice is told by torch
+        # in place, for it is a large tensor; torch refuses a second way back (but under saved_tensors_hooks)
         return probabilities.mul_(factors).scatter_add_(-1, targets, -factors), None
 
 

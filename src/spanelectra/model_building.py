@@ -194,7 +194,7 @@ def check_generator_fits(
         UserError: for another tokenizer or vocabulary, or rows longer than its positions.
     """
     assert trained.generator is not None
-    _check_tokenizer(f"--generator {generator}", generator, trained.generator.config, tokenizer)
+    _check_tokenizer(f"--generator {generator}", str(find_model(generator)), trained.generator.config, tokenizer)
     _check_positions(f"--generator {generator}", trained.generator.config, length)
 
 
@@ -298,9 +298,9 @@ def compile_encoders(model: SpanElectraForPreTraining) -> str | None:
 def enable_gradient_checkpointing(model: SpanElectraForPreTraining) -> None:
     """Recompute activations in the backward pass instead of keeping them."""
     for stock in _stock_models(model):
-        # the name that transformers gives it today, where it has it
-        enable = getattr(stock, "activation_checkpointing_enable", stock.gradient_checkpointing_enable)
-        enable()
+        # the new name warns no one, where transformers has it
+        has_new_name = hasattr(stock, "activation_checkpointing_enable")
+        getattr(stock, "activation_checkpointing_enable" if has_new_name else "gradient_checkpointing_enable")()
 
 
 def _stock_models(model: SpanElectraForPreTraining) -> list[PreTrainedModel]:

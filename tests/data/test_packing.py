@@ -224,7 +224,7 @@ def test_the_printed_summary(make_rows, capsys):
         "MB/s",
         "unknown",
         "peak memory",
-        "of the documents, drawn at random (--validation_fraction)",
+        "of the documents, by a hash of seed and number (--validation_fraction)",
     ):
         assert words in printed.err
 

@@ -294,7 +294,7 @@ def test_a_collapsed_seed_is_named(tiny: Path, tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr().err
     assert "ALARM seed 0 collapsed (always 'good'): try a smaller --learning_rate" in said
     assert "warning: 8 of 8 records" in said
-    assert "over 1 collapsed seeds" in said
+    assert "over 1 seeds, all collapsed" in said
     assert results["data"]["dev"]["also_in_train"] == 8
 
 

@@ -111,7 +111,9 @@ def test_a_sentence_or_two_in_both_are_no_cause_for_alarm(tmp_path: Path) -> Non
     task = make_task(settings)
     read_splits(task, settings)
     (said,) = [remark for remark in task.remarks if "in the training data" in remark]
-    assert said.startswith("2 of 100 records of") and said.endswith("too: too few to matter much.")
+    assert said.startswith("2 of 100 records of") and said.endswith(
+        "too: they can change a score by no more than their share."
+    )
 
 
 def test_a_label_that_is_in_dev_alone_is_a_mistake(train: str, tmp_path: Path) -> None:

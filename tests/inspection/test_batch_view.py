@@ -70,7 +70,7 @@ def test_the_defaults_of_training(rows: Path) -> None:
     assert [view.number for view in views] == [2, 3, 4, 5]
     assert_shows(views, collated(rows, [2, 3, 4, 5], PretrainingArguments().resolved()), rows)
     assert any(token.is_masked for token in views[0].tokens)
-    assert "20% of the tokens, spans of up to" in describe_masking(rows, mask_ratio=0.2)
+    assert "15.5% of the tokens, as you say; spans of up to" in describe_masking(rows, mask_ratio=0.155)
     assert "by default (--model RUN shows a run's own masking)" in describe_masking(rows)
 
 
@@ -90,7 +90,7 @@ def test_the_settings_of_a_run(method: str, rows: Path, tmp_path: Path) -> None:
     assert view_rows(rows, rows=16, run=tmp_path) == views
     what = "single tokens" if method == "bert" else f"spans of up to {settings.max_span_words} words"
     said = describe_masking(rows, tmp_path)
-    assert said == f"Masked: 30% of the tokens, {what}, as in {tmp_path}, at its end."
+    assert said == f"Masked: 30.0% of the tokens, {what}, as in {tmp_path}, at its end."
 
 
 def test_a_fine_tuning_has_no_masking_to_show(rows: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def row_keys(seed: int, epochs: npt.ArrayLike, rows: npt.ArrayLike, stream: Stre
     return random_bits(random_bits(_stream_key(int(seed) & _ALL_BITS, int(stream)), epochs), rows)
 
 
-# single numbers are as dear to numpy as a batch of them, and these are the same for every batch
+# a single number costs numpy as much as a batch of them, and these are the same for every batch
 @lru_cache
 def _stream_key(seed: int, stream: int) -> UInt64Array:
     return random_bits(random_bits(seed, 0), stream)

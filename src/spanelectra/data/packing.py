@@ -283,7 +283,7 @@ def _summary_lines(metadata: dict[str, Any]) -> dict[str, str]:
     return {
         "documents": f"{both('documents', ',')} ({metadata['document_separator']}: {meaning})",
         **(
-            {"held out": f"{fraction:.3g} of the documents, drawn at random (--validation_fraction)"}
+            {"held out": f"about {fraction:.3g} of the documents, by a hash of seed and number (--validation_fraction)"}
             if fraction
             else {}
         ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModel, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.tokenization_utils_base import VERY_LARGE_INTEGER
 
-from spanelectra.checkpointing import MODEL_DIRECTORY, holds_run
+from spanelectra.checkpointing import MODEL_DIRECTORY, holds_run, model_type
 from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.console import silent_transformers
 from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
@@ -64,7 +63,7 @@ def open_encoder(model: str, *, fresh: bool = False) -> EncoderSource:
     """
     path = Path(model).expanduser()
     own_type = SpanElectraConfig.model_type
-    if _model_type(path) == own_type or (holds_run(path) and _model_type(path / MODEL_DIRECTORY) in (None, own_type)):
+    if model_type(path) == own_type or (holds_run(path) and model_type(path / MODEL_DIRECTORY) in (None, own_type)):
         source = _open_own(path)
     else:
         places = (path, *(path / part for part in PARTS), path / MODEL_DIRECTORY)
@@ -73,15 +72,6 @@ def open_encoder(model: str, *, fresh: bool = False) -> EncoderSource:
     # what reads logits takes a text's tokens for the first ones of a row
     source.tokenizer.padding_side = "right"
     return source
-
-
-def _model_type(directory: Path) -> str | None:
-    """What a directory's ``config.json`` says that its model is; ``None`` without one that is readable."""
-    try:
-        content = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return content.get("model_type") if isinstance(content, dict) else None
 
 
 def _short_name(path: Path) -> str:

@@ -27,7 +27,7 @@ from spanelectra.finetuning.fine_tuning_directory import (
     start_run_directory,
 )
 from spanelectra.finetuning.interruption import stopped_by_signals
-from spanelectra.finetuning.seed_summary import format_spread, learned_something, rank, summarise_runs
+from spanelectra.finetuning.seed_summary import format_spread, is_below, learned_something, rank, summarise_runs
 from spanelectra.finetuning.task import Feature, Logits, Prediction, TargetScale, Task
 from spanelectra.finetuning.task_data import TaskData, read_task_data
 from spanelectra.finetuning.task_directory import (
@@ -237,10 +237,11 @@ def _print_results(console: Console, results: dict[str, Any], run: Path) -> None
         baseline, words = results["baseline"][name], results["words_alone"][name]
         alone = f"; {words['name']}: {words['scores'][metric]:.2f}" if words else ""
         # where no seed trained, the mean is of all of them
-        of = " collapsed" if all_collapsed else f" of {len(runs)}"
+        count = len(summary[metric]["values"])
+        seeds = f"{len(runs)} seeds, all collapsed" if all_collapsed else f"{count} of {len(runs)} seeds"
         say(
             console,
-            f"{name:<5} {metric} {format_spread(summary[metric])} over {len(summary[metric]['values'])}{of} seeds "
+            f"{name:<5} {metric} {format_spread(summary[metric])} over {seeds} "
             f"(median {summary[metric]['median']:.2f}); {baseline['name']}: {baseline['scores'][metric]:.2f}{alone}",
         )
     left_out = "" if all_collapsed else " and is not in the mean"
@@ -260,11 +261,11 @@ def _print_results(console: Console, results: dict[str, Any], run: Path) -> None
                 "another --learning_rate or more examples.",
             )
     words = results["words_alone"]["dev"]
-    if words and not all_collapsed and results["summary"]["dev"][metric]["mean"] < words["scores"][metric]:
+    if words and not all_collapsed and is_below(results["summary"]["dev"][metric], words["scores"][metric]):
         warn(
             console,
-            f"{words['name']} scores more on dev than the mean of the seeds: the encoder has brought this task nothing "
-            "but its words. More pre-training, or text closer to the task, may change that.",
+            f"{words['name']} scores more on dev than these seeds: the encoder says no more of this task than its "
+            "words would. More pre-training, or on text closer to the task, may change that.",
         )
     page = f"; all seeds to look at in {run / REPORT_NAME}" if results["config"]["report"] else ""
     say(console, f"{run}: the best seed's model is in {run / MODEL_DIRECTORY}{page}")

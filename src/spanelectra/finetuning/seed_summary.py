@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -45,6 +46,12 @@ def rank(run: dict[str, Any], metric: str) -> tuple[bool, float]:
 def learned_something(score: float, commonest: float) -> bool:
     """Whether a score (100 at most) is clearly above the commonest answer's: by a point, or half of what is left."""
     return score >= commonest + min(1.0, (100 - commonest) / 2)
+
+
+def is_below(summary: dict[str, Any], score: float) -> bool:
+    """Whether a mean of :func:`summarise` is below a score, by more than one standard error where one is known."""
+    error = 0.0 if summary["std"] is None else summary["std"] / math.sqrt(len(summary["values"]))
+    return summary["mean"] < score - error
 
 
 def format_spread(summary: dict[str, Any]) -> str:

@@ -16,7 +16,7 @@ from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.task import Baseline, Feature, Task
 from spanelectra.finetuning.words_alone import words_alone
 
-# The part of a file's examples from which on it matters that they are trained on, too.
+# The part of a file's examples above which it matters that they are trained on, too.
 _MANY_SHARED = 0.02
 
 
@@ -144,7 +144,11 @@ def _remark_on_leaks(task: Task, examples: dict[str, list[Any]], paths: dict[str
             if count
         ]
         many = any(count > _MANY_SHARED * len(examples[name]) for name, count in counts.items())
-        means = "scores tell how well it is remembered, and less about new text" if many else "too few to matter much"
+        means = (
+            "scores tell how well it is remembered, and less about new text"
+            if many
+            else "they can change a score by no more than their share"
+        )
         task.remark(f"{' and '.join(parts)} {task.standing} in the training data, too: {means}.")
 
 

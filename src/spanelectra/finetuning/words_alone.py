@@ -7,13 +7,13 @@ simple, good sentiment and topic classification"); of named entities many are th
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
@@ -23,7 +23,7 @@ from spanelectra.finetuning.conll_files import Sentence
 from spanelectra.finetuning.task import Baseline, Prediction, Task
 from spanelectra.finetuning.text_examples import Example
 
-# Of more training texts so many are taken, evenly, that the fit takes seconds.
+# Of more training texts so many are drawn that the fit takes seconds.
 MOST_TEXTS = 20_000
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -45,8 +45,10 @@ def words_alone(task: Task, train: Sequence[Any], examples: Sequence[Any]) -> Ba
         return Baseline("each word's commonest label", task.score(examples, _tag(train, examples)))
     if task.kind != "classification":
         return None
-    step = math.ceil(len(train) / MOST_TEXTS)
-    predictions = _classify(train[::step], examples)
+    if len(train) > MOST_TEXTS:
+        drawn = np.random.default_rng(0).choice(len(train), MOST_TEXTS, replace=False)
+        train = [train[number] for number in sorted(drawn.tolist())]
+    predictions = _classify(train, examples)
     if predictions is None:
         return None
     return Baseline("a linear classifier on the words", task.score(examples, predictions))

@@ -156,7 +156,9 @@ def describe_masking(prepared: str | Path, run: str | Path | None = None, mask_r
     policy = masking_policy(settings)
     what = f"spans of up to {policy.max_span_words} words" if policy.masking == "span" else "single tokens"
     whose = "by default (--model RUN shows a run's own masking)" if run is None else f"as in {run}, at its end"
-    return f"Masked: {policy.mask_ratio if mask_ratio is None else mask_ratio:.0%} of the tokens, {what}, {whose}."
+    if mask_ratio is not None:
+        return f"Masked: {mask_ratio:.1%} of the tokens, as you say; {what}, {whose}."
+    return f"Masked: {policy.mask_ratio:.1%} of the tokens, {what}, {whose}."
 
 
 def print_rows(views: Sequence[RowView], console: Console) -> None:

@@ -168,9 +168,13 @@ def _frozen_generator(record: RunRecord) -> list[Finding]:
     """Of a generator that an earlier run trained: what it is, and not how it learns."""
     held_out = last_held_out(record)
     loss = held_out.get("mlm_loss")
-    costs = f" (held-out loss {loss:.2f} nats a masked token)" if loss is not None else ""
-    sentence = f"The generator is that of {record.settings.get('generator')}{costs}; it does not learn here."
-    return [Finding("note", sentence), *_restored(held_out)]
+    if loss is None:
+        sentence = "The fakes were written beforehand, by `spanelectra corrupt`; no generator runs here."
+        return [Finding("note", sentence)]
+    return [
+        Finding("note", f"The generator, trained before (held-out loss {loss:.2f} nats a token), does not learn here."),
+        *_restored(held_out),
+    ]
 
 
 def _restored(held_out: dict[str, float]) -> list[Finding]:
