@@ -5,8 +5,10 @@
 Utilisation compares a step with the largest product of square matrices. The products of a small encoder are thin (128
 columns), and the processor makes fewer FLOPs a second of them, whoever calls them. This script writes down every
 product and attention of one training step, forward and backward, with shapes and strides, and times each of them alone
-on operands that lie in the cache where they fit: a bound from below that no code around them can beat. What is left of
-the step is everything else: activations, norms, the softmax over the vocabulary, sampling, the optimiser.
+on operands that lie in the cache where they fit: what these calls cost at least, in float32. Code around them cannot
+make them cheaper; other kernels could (a bias that is added inside the product and not copied before it, bfloat16).
+What is left of the step is everything else: activations, norms, the softmax over the vocabulary, sampling, gradients
+of biases, the optimiser.
 
 Rounds of everything follow one another; ratios are taken within a round.
 """
@@ -24,6 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from checked_out import at, checked_out
 from results_page import replace_section, table
 from rounds import shown, summary
 
@@ -168,7 +171,8 @@ def section(result: dict[str, Any]) -> str:
             f"{result['processor']}, threads: {result['threads']}",
             "",
             "Written by `python benchmarks/step_limit.py --page`. All four objectives, no dropout. Medians of "
-            f"{figures['step_milliseconds']['rounds']} rounds (middle half). torch {result['versions']['torch']}.",
+            f"{figures['step_milliseconds']['rounds']} rounds (middle half). torch {result['versions']['torch']}; "
+            f"{at(result['checked_out'])}, load of the machine before: {result['load']:.1f}.",
             "",
             table(["", "milliseconds"], lines),
             "",
@@ -195,11 +199,13 @@ def main() -> None:
     from spanelectra.environment import describe_environment
     from training_steps import SHAPES, prepare_rows
 
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as temporary:
         rows = prepare_rows(arguments.work_dir or Path(temporary), SHAPES[arguments.shape].length)
         result = measure(arguments, rows)
     environment = describe_environment()
-    result |= {"processor": environment["processor"], "versions": environment["versions"]}
+    result |= {"processor": environment["processor"], "versions": environment["versions"], "load": load}
+    result["checked_out"] = checked_out("src/spanelectra")
     print(section(result))
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

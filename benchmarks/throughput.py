@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from checked_out import at, checked_out
 from results_page import replace_section, table
 from rounds import by_turns, quartiles
 
@@ -123,7 +124,7 @@ class Worker:
         """An answer; raises :class:`LeftOut` where there is none."""
         try:
             answer = self.pipe.recv()
-        except EOFError:
+        except (EOFError, ConnectionResetError):
             self.process.join(10)
             why = (
                 "; -9 is mostly for want of memory: take fewer steps with --only" if self.process.exitcode == -9 else ""
@@ -255,7 +256,8 @@ def section(result: dict[str, Any]) -> str:
             "",
             f"{result['about_shape']}. Medians of {result['round_count']} rounds (middle half); utilisation against a "
             f"matrix-product peak of {result['peak_flops'] / 1e9:,.0f} GFLOP/s in {result['arithmetic']}. "
-            f"torch {versions['torch']}, transformers {versions['transformers']}, Python {versions['python']}.",
+            f"torch {versions['torch']}, transformers {versions['transformers']}, Python {versions['python']}; "
+            f"{at(result['checked_out'])}, load of the machine before: {result['load']:.1f}.",
             "",
             table(["step", "tokens/s", "utilisation", "peak MiB", "times naive"], rows),
             "",
@@ -294,6 +296,7 @@ def main() -> None:
     if arguments.only:
         names = [name for name in names if name in arguments.only.split(";")]
     device = arguments.device if arguments.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as temporary:
         rows = prepare_rows(arguments.work_dir or Path(temporary), shape.length)
         measured = measure(names, arguments, rows, device)
@@ -309,6 +312,8 @@ def main() -> None:
         "arithmetic": "bfloat16" if device == "cuda" else "float32",
         "peak_flops": statistics.median(measured["peaks"]),
         "round_count": arguments.rounds,
+        "checked_out": checked_out("src/spanelectra"),
+        "load": load,
         "rows": make_rows(measured, shape.rows * shape.length),
         "comparisons": [pair for names in COMPARISONS if (pair := compare(measured, *names))],
         "left_out": measured["failed"],
