@@ -166,15 +166,12 @@ def _generator(record: RunRecord) -> list[Finding]:
 
 def _frozen_generator(record: RunRecord) -> list[Finding]:
     """Of a generator that an earlier run trained: what it is, and not how it learns."""
-    held_out = last_held_out(record)
-    loss = held_out.get("mlm_loss")
-    if loss is None:
+    generator = record.settings.get("generator")
+    if generator is None:
         sentence = "The fakes were written beforehand, by `spanelectra corrupt`; no generator runs here."
         return [Finding("note", sentence)]
-    return [
-        Finding("note", f"The generator, trained before (held-out loss {loss:.2f} nats a token), does not learn here."),
-        *_restored(held_out),
-    ]
+    sentence = f"The generator is that of {generator}; it does not learn here."
+    return [Finding("note", sentence), *_restored(last_held_out(record))]
 
 
 def _restored(held_out: dict[str, float]) -> list[Finding]:
