@@ -148,7 +148,7 @@ def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], sp
 
 
 def rate_table(tier: Tier, lines: list[Line]) -> str:
-    """The grid: mean over all tasks on dev of every multiple, and which was chosen."""
+    """The grid: mean over all tasks on dev of every multiple, and which was chosen, at the grid's edge or within."""
     tuned = [line for line in lines if line["purpose"] == "tuning"]
     if tier.rates_from is not None:
         used = {line["method"]: line["multiple"] for line in lines if line["budget"]}
@@ -156,13 +156,14 @@ def rate_table(tier: Tier, lines: list[Line]) -> str:
         return table(["method", f"has the rates of, in {tier.rates_from.stem}", "times the rates"], rows)
     if not tuned:
         return ""
-    rows = []
+    rows, edges = [], (min(tier.learning_rate_multiples), max(tier.learning_rate_multiples))
     for name in tier.methods:
         scores = {line["multiple"]: dev_score(line, tier.tasks) for line in tuned if line["method"] == name}
         chosen = chosen_multiple(tier, name, lines, [])
         cells = [f"{scores[m]:.2f}" if m in scores else "-" for m in tier.learning_rate_multiples]
         if scores:
-            rows.append([name, *cells, "not yet" if chosen is None else f"{chosen:g}"])
+            edge = " (edge)" if chosen in edges else ""
+            rows.append([name, *cells, "not yet" if chosen is None else f"{chosen:g}{edge}"])
     return table(["times the rates", *(f"{m:g}" for m in tier.learning_rate_multiples), "chosen"], rows)
 
 

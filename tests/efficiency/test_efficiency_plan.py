@@ -102,7 +102,7 @@ def test_weights_that_switch_the_discriminator_off_are_refused(rows, tmp_path):
 def test_wherever_it_is_cut_methods_are_balanced_and_nothing_runs_twice(tier):
     lines = run_all(tier, lambda unit: 50.0)
     keys = [tuple(line[name] for name in ("purpose", "method", "budget", "seed", "multiple")) for line in lines]
-    assert len(set(keys)) == len(keys) == 5 * 2 + 5 * (3 + 2) + 3
+    assert len(set(keys)) == len(keys) == 4 * 2 + 4 * (3 + 2) + 3
     methods = [name for name in tier.methods if name != "random"]
     for end in range(len(lines)):
         evaluated = [line for line in lines[:end] if line["purpose"] == "evaluation" and line["budget"]]
@@ -115,7 +115,7 @@ def test_wherever_it_is_cut_methods_are_balanced_and_nothing_runs_twice(tier):
 
 
 def test_the_learning_rate_is_the_best_on_dev_and_stays(tier):
-    best = {"bert": 0.5, "bert-whole-word": 0.5, "spanbert": 1.0, "electra": 0.5, "spanelectra": 1.0}
+    best = {"bert": 0.5, "spanbert": 1.0, "electra": 0.5, "spanelectra": 1.0}
     lines = run_all(tier, lambda unit: 60.0 if unit.multiple == best.get(unit.method) else 50.0)
     evaluated = [line for line in lines if line["purpose"] == "evaluation" and line["budget"]]
     assert {(line["method"], line["multiple"]) for line in evaluated} == set(best.items())
@@ -161,12 +161,11 @@ def test_successive_halving_keeps_the_best(tmp_path):
     lines = run_all(tier, lambda unit: scores.get(unit.method, 0.0))
     assert [line["method"] for line in lines if line["budget"] == 4e10] == ["bert", "spanelectra"]
     states = {entry.unit.method: entry.state for entry in plan(tier, lines) if entry.unit.budget == 4e10}
-    dropped = dict.fromkeys(("bert-whole-word", "spanbert", "electra"), "dropped")
+    dropped = dict.fromkeys(("spanbert", "electra"), "dropped")
     assert states == {"bert": "done", "spanelectra": "done", **dropped}
     # ours and the reference go on wherever they stand, for the others to be compared with
-    scores = {"bert": 1.0, "spanbert": 5.0, "electra": 4.0, "bert-whole-word": 3.0, "spanelectra": 2.0}
+    scores = {"bert": 1.0, "spanbert": 5.0, "electra": 4.0, "spanelectra": 2.0}
     lines = run_all(tier, lambda unit: scores.get(unit.method, 0.0))
-    kept = [line["method"] for line in lines if line["budget"] == 4e10]
     kept = [line["method"] for line in lines if line["budget"] == 4e10]
     assert kept == ["bert", "spanbert", "electra", "spanelectra"]
 
