@@ -103,7 +103,7 @@ def test_results_are_no_chatter(level: Any, said: bool, capsys: pytest.CaptureFi
     with log_level(level):
         say(make_results_console(), "accuracy 81.25")
         say(make_results_console(quiet=True), "never")
-    assert capsys.readouterr().err == ("accuracy 81.25\n" if said else "")
+    assert capsys.readouterr().out == ("accuracy 81.25\n" if said else "")
 
 
 def test_transformers_is_calm_unless_a_level_was_chosen() -> None:

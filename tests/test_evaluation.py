@@ -93,13 +93,37 @@ def test_it_says_scores_remarks_and_collapse(
 ) -> None:
     (tmp_path / "odd.tsv").write_text("sentence\tlabel\n" + "the mill\tgood\nthe mill\tbad\n" * 3)
     results = evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "odd.tsv"))
-    said = capsys.readouterr().err
+    said = capsys.readouterr()
     assert results["collapsed"] in ("always 'good'", "always 'bad'")
-    assert f"ALARM the model gives one answer to everything: {results['collapsed']}" in said
-    assert "accuracy             50.00" in said
+    assert f"ALARM the model gives one answer to everything: {results['collapsed']}" in said.err
+    assert "classification: 6 records" in said.err
+    assert said.out.splitlines()[0] == "accuracy             50.00   (always 'bad': 50.00)"
     (tmp_path / "long.tsv").write_text(f"sentence\tlabel\n{'mill ' * 50}\tgood\nbad\tbad\n")
     evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "long.tsv"))
     assert "warning: 1 of 2 texts of" in capsys.readouterr().err
+
+
+def test_columns_of_another_file_and_the_training_file(
+    fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = fine_tuned / "classification" / "run"
+    expected = evaluate(str(run), str(fine_tuned / "classification" / "dev.tsv"))
+    assert "trained on" not in capsys.readouterr().err
+    header, *rows = (fine_tuned / "classification" / "dev.tsv").read_text().splitlines()
+    assert header == "sentence\tlabel"
+    swapped = ["\t".join(reversed(row.split("\t"))) for row in ["Satz\tUrteil", *rows]]
+    (tmp_path / "swapped.tsv").write_text("\n".join(swapped) + "\n")
+    columns = {"text_column": "Satz", "label_column": "Urteil"}
+    results = evaluate(str(run), str(tmp_path / "swapped.tsv"), **columns, header="yes", quiet=True)
+    assert results["scores"] == expected["scores"] and results["baseline"] == expected["baseline"]
+    assert 0 < results["baseline"]["scores"]["accuracy"] < 100
+    for model in (run, run / "model"):
+        evaluate(str(model), str(fine_tuned / "classification" / "train.tsv"))
+        assert "train.tsv is the file that this model was trained on" in capsys.readouterr().err
+    with pytest.raises(UserError, match="label_column is for classification and token; this model's task is qa"):
+        evaluate(str(fine_tuned / "qa" / "run"), str(fine_tuned / "qa" / "dev.json"), label_column="1", quiet=True)
+    with pytest.raises(UserError, match="header is for a fine-tuned model"):
+        evaluate(str(fine_tuned), str(tmp_path / "swapped.tsv"), header="yes", quiet=True)
 
 
 def test_a_few_texts_without_labels_may_all_be_of_one_class(
@@ -126,7 +150,7 @@ def test_a_run_on_text_has_the_intrinsic_report(rows: Path, tmp_path: Path, caps
     assert results["rows"] == 4 and results["mlm"]["total"]["tokens"] > 0 and results["ato"]["total"]["auc"] >= 0
     assert json.loads((tmp_path / "out" / "metrics.json").read_text()) == results
     assert not (tmp_path / "out" / "predictions.jsonl").exists()
-    assert "Discriminator, replaced or original" in capsys.readouterr().err
+    assert "Discriminator, replaced or original" in capsys.readouterr().out
     (tmp_path / "text.txt").write_bytes(("caf\u00e9 " * 500).encode("latin-1"))
     flags = {"encoding": "latin-1", "max_seq_length": 24, "quiet": True}
     results = evaluate(str(tmp_path / "run"), str(tmp_path / "text.txt"), rows=4, **flags)
@@ -149,9 +173,7 @@ def test_earlier_results_are_not_overwritten_by_chance(fine_tuned: Path, tmp_pat
         evaluate(run, data, out_dir=run, overwrite=True, quiet=True)
 
 
-@pytest.mark.parametrize(
-    ("flag", "value"), [("rows", 10), ("seed", 1), ("text_column", "sentence"), ("max_seq_length", 16)]
-)
+@pytest.mark.parametrize(("flag", "value"), [("rows", 10), ("seed", 1), ("max_seq_length", 16)])
 def test_flags_that_would_change_nothing_are_refused(flag: str, value: Any, fine_tuned: Path) -> None:
     with pytest.raises(UserError, match=f"{flag} is for a pre-trained run"):
         evaluate(str(fine_tuned / "qa" / "run"), "x.json", quiet=True, **{flag: value})

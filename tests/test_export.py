@@ -407,11 +407,19 @@ def test_a_run_that_does_not_exist(tmp_path: Path) -> None:
 def test_an_encoder_alone_is_no_run(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
     write_run(tmp_path / "run", tokenizer, joint_config())
     export(str(tmp_path / "run"), str(tmp_path / "out"), quiet=True)
+    whole = f"Did you mean '{tmp_path / 'out'}'"
+    for part in ("generator", "discriminator"):
+        wanted = f"{tmp_path / 'out' / part} holds a model of type electra, an encoder alone; this needs .*{whole}"
+        with pytest.raises(UserError, match=wanted):
+            open_run(tmp_path / "out" / part)
     (tmp_path / "fine_tuned").mkdir()
     (tmp_path / "out" / "discriminator").rename(tmp_path / "fine_tuned" / "model")
-    for directory in (tmp_path / "out" / "generator", tmp_path / "fine_tuned"):
-        with pytest.raises(UserError, match=f"{directory} holds a model of type electra, an encoder alone; this needs"):
-            open_run(directory)
+    (tmp_path / "fine_tuned" / "model" / "task.json").write_text("{}")
+    with pytest.raises(UserError, match=f"{tmp_path / 'fine_tuned'} holds a fine-tuned model; this needs"):
+        open_run(tmp_path / "fine_tuned")
+    (tmp_path / "fine_tuned" / "seed-0").mkdir()
+    with pytest.raises(UserError, match=f"seed-0 holds no finished model .*Did you mean '{tmp_path / 'fine_tuned'}'"):
+        open_run(tmp_path / "fine_tuned" / "seed-0")
 
 
 @pytest.mark.parametrize("file", ["model.safetensors", "config.json"])

@@ -29,6 +29,8 @@ ROLLBACKS_NAME = "rollbacks.json"
 MODEL_DIRECTORY = "model"
 # of an export: the full model with its boundary heads
 CHECKPOINT_DIRECTORY = "checkpoint"
+# of a fine-tuned model: what its task is
+TASK_NAME = "task.json"
 TENSORBOARD_DIRECTORY = "tensorboard"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 _FILES = (CONFIG_NAME, ENVIRONMENT_NAME, START_NAME, METRICS_NAME, HISTORY_NAME, ROLLBACKS_NAME, REPORT_NAME)
@@ -107,11 +109,21 @@ def find_model(run: str | Path) -> Path:
     found = _find_saved_model(Path(run))
     kind = model_type(found)
     if kind not in (None, SpanElectraConfig.model_type):
+        is_fine_tuned = (found / TASK_NAME).is_file()
+        what = "a fine-tuned model" if is_fine_tuned else f"a model of type {kind}, an encoder alone"
         raise UserError(
-            f"{run} holds a model of type {kind}, an encoder alone; this needs the full model, with generator, "
-            "discriminator and boundary heads: give the directory of a `spanelectra pretrain` run, or of its export."
+            f"{run} holds {what}; this needs the full model, with generator, discriminator and boundary heads: give "
+            f"the directory of a `spanelectra pretrain` run, or of its export.{_did_you_mean_the_whole(Path(run))}"
         )
     return found
+
+
+def _did_you_mean_the_whole(directory: Path) -> str:
+    """A question, where a part was given of what is wanted: an export's encoder, say, or a fine-tuning's seed."""
+    whole = directory.absolute().parent
+    parts = (MODEL_DIRECTORY, CHECKPOINT_DIRECTORY)
+    is_whole = any((whole / part / "config.json").is_file() for part in parts) or list_checkpoints(whole)
+    return f" Did you mean '{directory.parent}'?" if is_whole else ""
 
 
 def model_type(directory: Path) -> str | None:
@@ -139,7 +151,7 @@ def _find_saved_model(run: Path) -> Path:
     if damage is not None:
         passed_over.append(f"{model} is damaged ({damage})")
     reason = f" ({passed_over[0]})" if passed_over else ""
-    raise UserError(f"{run} holds no finished model and no complete checkpoint{reason}.")
+    raise UserError(f"{run} holds no finished model and no complete checkpoint{reason}.{_did_you_mean_the_whole(run)}")
 
 
 def holds_run(directory: str | Path) -> bool:

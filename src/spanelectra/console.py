@@ -1,4 +1,7 @@
-"""Where people read what a command says, and how much of it: on standard error, or below the cell of a notebook."""
+"""Where people read what a command says, and how much of it.
+
+What it does goes to standard error, what it found to standard output; in a notebook both stand below the cell.
+"""
 
 from __future__ import annotations
 
@@ -66,9 +69,9 @@ def make_console(quiet: bool = False) -> Console:
 
 
 def make_results_console(quiet: bool = False) -> Console:
-    """A console beside :func:`make_console` for the numbers that a command exists to give: they are no chatter, and
-    go only where errors alone are wanted."""
-    return _console(Console, quiet=quiet or _chosen in ("error", "critical"), soft_wrap=True)
+    """A console on standard output, for the numbers that a command exists to give: they are no chatter, and go only
+    where errors alone are wanted."""
+    return _console(Console, stderr=False, quiet=quiet or _chosen in ("error", "critical"), soft_wrap=True)
 
 
 def make_output() -> Console:

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import inspect
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spanelectra.atomic_files import file_digest, write_directory, write_json
-from spanelectra.checkpointing import METRICS_NAME
+from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
 from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm, warn
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
+from spanelectra.finetuning.fine_tuning_args import READ_BY
 from spanelectra.finetuning.inference import predict_examples
+from spanelectra.finetuning.task import Task
 from spanelectra.finetuning.task_directory import holds_task_model, open_task_model, write_predictions
 from spanelectra.intrinsic_report import intrinsic_report, print_intrinsic_report
 
@@ -32,7 +37,10 @@ def evaluate(
     labelled: bool = True,
     rows: int = 512,
     seed: int = 0,
-    text_column: str = "text",
+    text_column: str | None = None,
+    text_pair_column: str | None = None,
+    label_column: str | None = None,
+    header: Literal["auto", "yes", "no"] | None = None,
     max_seq_length: int | None = None,
     encoding: str = "utf-8",
     overwrite: bool = False,
@@ -48,14 +56,18 @@ def evaluate(
         labelled: of a fine-tuned model: whether the file has labels; without them there are predictions only.
         rows: of text: rows that are masked and judged.
         seed: of text: of the masks.
-        text_column: of text: column of records.
+        text_column: of text: column of records, by default text; of a file for a fine-tuned model: its column of the
+            text. This and the next three are by default as they were for the training file.
+        text_pair_column: of a file for a fine-tuned model: the pair's second text.
+        label_column: of a file for a fine-tuned model: the label.
+        header: of a file for a fine-tuned model: whether its first line names the columns.
         max_seq_length: of text: tokens in a row; by default those of the run's rows.
         encoding: of the file, or of text files.
         overwrite: replace an earlier evaluation in out_dir.
         quiet: print nothing.
 
     Returns:
-        Scores of a fine-tuned model under ``scores``, or the report of
+        Scores of a fine-tuned model under ``scores``, the commonest answer's under ``baseline``; or the report of
         :func:`~spanelectra.intrinsic_report.intrinsic_report`.
 
     Raises:
@@ -65,19 +77,21 @@ def evaluate(
     names = (METRICS_NAME, PREDICTIONS_NAME)
     target = None if out_dir is None else check_output_directory(out_dir, names, overwrite=overwrite)
     is_fine_tuned = holds_task_model(model)
-    of_text: dict[str, Any] = {"rows": rows, "seed": seed, "text_column": text_column, "max_seq_length": max_seq_length}
-    _check_flags(is_fine_tuned, of_text, labelled, out_dir)
+    of_text: dict[str, Any] = {"rows": rows, "seed": seed, "max_seq_length": max_seq_length}
+    of_file = {"text_pair_column": text_pair_column, "label_column": label_column, "header": header}
+    _check_flags(is_fine_tuned, of_text, of_file, labelled, out_dir)
     predictions = None
     if is_fine_tuned:
-        results, predictions = _evaluate_task(model, data, labelled, encoding, console)
+        of_file |= {"text_column": text_column, "encoding": encoding}
+        results, predictions = _evaluate_task(model, data, labelled, of_file, console)
         for remark in results["remarks"]:
             warn(console, remark)
         # a few texts may well be all of one class
         if results["collapsed"] and (labelled or results["examples"] >= FEWEST_TO_JUDGE):
             sound_alarm(console, f"the model gives one answer to everything: {results['collapsed']}.")
-        for name, value in results["scores"].items():
-            say(make_results_console(quiet), f"{name:<20} {value:.2f}")
+        _print_scores(results, make_results_console(quiet))
     else:
+        of_text["text_column"] = text_column or "text"
         results = intrinsic_report(model, data, **of_text, encoding=encoding, quiet=quiet)
         print_intrinsic_report(results, make_results_console(quiet))
     if target is not None:
@@ -89,29 +103,70 @@ def evaluate(
     return results
 
 
-def _check_flags(is_fine_tuned: bool, of_text: dict[str, Any], labelled: bool, out_dir: str | None) -> None:
+def _check_flags(
+    is_fine_tuned: bool, of_text: dict[str, Any], of_file: dict[str, Any], labelled: bool, out_dir: str | None
+) -> None:
     """Raise :class:`UserError` for what would change nothing, or show nothing."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(evaluate).parameters.items()}
-    for name, value in of_text.items():
-        if is_fine_tuned and value != defaults[name]:
+    for name, value in (of_text if is_fine_tuned else of_file).items():
+        if value != defaults[name] and is_fine_tuned:
             raise UserError(f"{name} is for a pre-trained run; a fine-tuned model reads files as it was trained to.")
+        if value != defaults[name]:
+            raise UserError(f"{name} is for a fine-tuned model; a pre-trained run is evaluated on text.")
     if not is_fine_tuned and not labelled:
         raise UserError("labelled is for a fine-tuned model; a pre-trained run is evaluated on text.")
     if not labelled and out_dir is None:
         raise UserError("without labels there are predictions only: pass --out_dir, where they are written.")
 
 
+def _print_scores(results: dict[str, Any], console: Console) -> None:
+    """A line for each score, first of the metric that the model was chosen by, beside that of the commonest answer."""
+    baseline, metric = results["baseline"], results["metric"]
+    for name, value in sorted(results["scores"].items(), key=lambda score: score[0] != metric):
+        beside = f"   ({baseline['name']}: {baseline['scores'][name]:.2f})" if name == metric else ""
+        say(console, f"{name:<20} {value:.2f}{beside}")
+
+
+def _is_trained_on(model: str, digest: str) -> bool:
+    """Whether a fine-tuning run, or the one that a model lies in, says that it was trained on a file."""
+    path = Path(model).expanduser().resolve()
+    run = path if (path / MODEL_DIRECTORY).is_dir() else path.parent
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        metrics = json.loads((run / METRICS_NAME).read_text(encoding="utf-8"))
+        return bool(metrics["data"]["train"]["sha256"] == digest)
+    return False
+
+
+def _read_differently(task: Task, settings: dict[str, str | None]) -> None:
+    """Set how a file is read, where it is not read as in training.
+
+    Raises:
+        UserError: for a setting that the task does not have.
+    """
+    for name, value in settings.items():
+        if value is None:
+            continue
+        readers = READ_BY.get(name, (task.kind,))
+        if task.kind not in readers:
+            raise UserError(f"{name} is for {' and '.join(readers)}; this model's task is {task.kind}.")
+        setattr(task.settings, name, value)
+
+
 def _evaluate_task(
-    model: str, data: str, labelled: bool, encoding: str, console: Console
+    model: str, data: str, labelled: bool, of_file: dict[str, str | None], console: Console
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     calm_transformers()
     stock, tokenizer, task = open_task_model(model)
     stock.to("cuda" if torch.cuda.is_available() else "cpu")
     data = str(Path(data).expanduser())
-    task.settings.encoding = encoding
+    _read_differently(task, of_file)
     examples = task.read(data, labelled=labelled)
     if labelled:
         task.check(examples, data)
+    digest = file_digest(Path(data))
+    if labelled and _is_trained_on(model, digest):
+        task.remark(f"{data} is the file that this model was trained on: scores tell how well it is remembered.")
+    say(console, f"{task.kind}: {len(examples):,} {task.unit}")
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("predicting", total=None)
@@ -124,8 +179,9 @@ def _evaluate_task(
         "metric": task.metric,
         "examples": len(examples),
         "scores": task.score(examples, predictions) if labelled else {},
+        "baseline": dataclasses.asdict(task.baseline(examples, examples)) if labelled else None,
         "collapsed": task.collapse(predictions),
-        "data": {"file": Path(data).name, "sha256": file_digest(Path(data))},
+        "data": {"file": Path(data).name, "sha256": digest},
         "remarks": task.remarks,
         "environment": describe_environment(),
     }

@@ -57,18 +57,21 @@ def assert_same_run(found: Path, expected: Path) -> None:
 def test_what_it_says(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = {"epochs": 1, "max_length": 64, "metric": "matthews", "quiet": False}
     finetune(quick(tiny / "modernbert", files_of(tiny, "classification"), tmp_path / "run", **shown))
-    said = capsys.readouterr().err
+    captured = capsys.readouterr()
+    said = captured.err
     for words in (
         "modernbert: 0.02 M parameters",
         "classification: train 160 examples, dev 40 examples, test 40 examples; inputs of up to 40 tokens",
         "max_length is 40, not 64",
         "epoch 1.00  loss 0.",
         "  dev matthews ",
-        "over 1 of 1 seeds",
-        "always 'bad': 0.00",
         f"the best seed's model is in {tmp_path / 'run' / 'model'}",
     ):
         assert words in said
+    # what it found stands alone, for a pipe
+    scores = captured.out.splitlines()
+    assert [line.split()[:2] for line in scores] == [["dev", "matthews"], ["test", "matthews"]]
+    assert all("(one seed); always 'bad': 0.00" in line for line in scores)
     assert metrics_of(tmp_path / "run")["config"]["max_length"] == 40
 
 
@@ -291,10 +294,10 @@ def test_a_collapsed_seed_is_named(tiny: Path, tmp_path: Path, capsys: pytest.Ca
     files = {name: str(tmp_path / f"{name}.tsv") for name in ("train", "dev")}
     results = finetune(quick(tiny / "modernbert", files, tmp_path / "run", epochs=2, quiet=False))
     assert results["collapsed"] == [0] and results["runs"][0]["collapsed"] == "always 'good'"
-    said = capsys.readouterr().err
-    assert "ALARM seed 0 collapsed (always 'good'): try a smaller --learning_rate" in said
-    assert "warning: 8 of 8 records" in said
-    assert "over 1 seeds, all collapsed" in said
+    said = capsys.readouterr()
+    assert "ALARM seed 0 collapsed (always 'good'): try a smaller --learning_rate" in said.err
+    assert "warning: 8 of 8 records" in said.err
+    assert "(one seed, collapsed)" in said.out
     assert results["data"]["dev"]["also_in_train"] == 8
 
 

@@ -264,6 +264,13 @@ def test_labels_that_cannot_be_learned(tmp_path, sentences, message):
         fitted(sentences, tmp_path)
 
 
+def test_a_table_of_texts_is_none_of_words(tmp_path):
+    (tmp_path / "train.tsv").write_text("sentence\tlabel\nthe mill is old\tgood\nit is a mill\tbad\n")
+    task = make_task()
+    with pytest.raises(UserError, match=r"most of its words hold spaces .*say --task classification"):
+        task.fit(task.read(str(tmp_path / "train.tsv")))
+
+
 def test_broken_tags_are_counted_and_read_as_conlleval_reads_them(tmp_path):
     sentences = ["a/B-X b/I-X c/O", "d/O e/I-X f/I-X", "g/B-X h/I-X", "i/B-X j/B-Y"]
     task, examples = fitted(sentences, tmp_path)

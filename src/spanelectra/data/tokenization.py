@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from spanelectra.atomic_files import write_directory
-from spanelectra.console import make_console
+from spanelectra.console import make_console, silent_transformers
 from spanelectra.data.corpus import (
     DOCUMENT_SEPARATOR_MEANINGS,
     CorpusStatistics,
@@ -152,7 +152,9 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     name = str(Path(directory).expanduser())
     try:
         check_model_name(name, "tokenizer_config.json")
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        # transformers looks into config.json beside it, and does not know the type of our full model
+        with silent_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the tokenizer classes raise what they like
         reason = reason_of(error)
         if Path(name).is_file():

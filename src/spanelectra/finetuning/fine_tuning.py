@@ -15,7 +15,7 @@ from rich.console import Console
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.callbacks import RunStopped
 from spanelectra.checkpointing import METRICS_NAME, REPORT_NAME
-from spanelectra.console import calm_transformers, make_console, say, sound_alarm, warn
+from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm, warn
 from spanelectra.environment import describe_environment, process_count
 from spanelectra.errors import UserError
 from spanelectra.finetuning.encoder_source import EncoderSource, open_encoder
@@ -99,7 +99,8 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
         raise
     results = _results([runs[seed] for seed in seeds], source, task, fitted, data)
     write_json(run / METRICS_NAME, results)
-    _print_results(console, results, run)
+    _print_scores(make_results_console(settings.quiet), results)
+    _judge_results(console, results, run)
     if settings.report:
         write_report(run, console)
     return results
@@ -229,21 +230,34 @@ def _results(
     }
 
 
-def _print_results(console: Console, results: dict[str, Any], run: Path) -> None:
+def _print_scores(console: Console, results: dict[str, Any]) -> None:
     """A line for each split: the score with its spread beside those of the commonest answer and of the words alone."""
     metric, runs = results["metric"], results["runs"]
-    all_collapsed = all(result["collapsed"] for result in runs)
     for name, summary in results["summary"].items():
         baseline, words = results["baseline"][name], results["words_alone"][name]
         alone = f"; {words['name']}: {words['scores'][metric]:.2f}" if words else ""
-        # where no seed trained, the mean is of all of them
-        count = len(summary[metric]["values"])
-        seeds = f"{len(runs)} seeds, all collapsed" if all_collapsed else f"{count} of {len(runs)} seeds"
         say(
             console,
-            f"{name:<5} {metric} {format_spread(summary[metric])} over {seeds} "
-            f"(median {summary[metric]['median']:.2f}); {baseline['name']}: {baseline['scores'][metric]:.2f}{alone}",
+            f"{name:<5} {metric} {format_spread(summary[metric])} {_of_seeds(runs, summary[metric])}"
+            f"; {baseline['name']}: {baseline['scores'][metric]:.2f}{alone}",
         )
+
+
+def _of_seeds(runs: list[dict[str, Any]], summary: dict[str, Any]) -> str:
+    """Of how many seeds a mean is (of all, where none trained), and their median."""
+    if len(runs) == 1:
+        return "(one seed, collapsed)" if runs[0]["collapsed"] else "(one seed)"
+    if all(result["collapsed"] for result in runs):
+        return f"over {len(runs)} seeds, all collapsed"
+    count = len(summary["values"])
+    of = f"{len(runs)}" if count == len(runs) else f"{count} of {len(runs)}"
+    return f"over {of} seeds (median {summary['median']:.2f})"
+
+
+def _judge_results(console: Console, results: dict[str, Any], run: Path) -> None:
+    """Alarms and a warning for what scores alone do not say, and where the model is."""
+    metric, runs = results["metric"], results["runs"]
+    all_collapsed = all(result["collapsed"] for result in runs)
     left_out = "" if all_collapsed else " and is not in the mean"
     for result in runs:
         if result["collapsed"]:

@@ -47,7 +47,7 @@ _DEFAULT_METRIC = {"classification": "accuracy", "token": "f1", "qa": "f1"}
 _DEFAULT_EPOCHS = {"classification": 4.0, "token": 4.0, "qa": 3.0}
 _DEFAULT_LENGTH = {"classification": 128, "token": 128, "qa": 384}
 # Settings that only some tasks read.
-_READ_BY = {
+READ_BY = {
     "text_column": ("classification", "token"),
     "label_column": ("classification", "token"),
     "text_pair_column": ("classification",),
@@ -188,7 +188,7 @@ class FineTuningArguments(TaskArguments):
         for name, value in filled.items():
             if getattr(settings, name) is None:
                 setattr(settings, name, value)
-        if settings.doc_stride is None and settings.task in _READ_BY["doc_stride"]:
+        if settings.doc_stride is None and settings.task in READ_BY["doc_stride"]:
             assert settings.max_length is not None
             settings.doc_stride = settings.max_length // 3
         settings._check_values()
@@ -240,7 +240,7 @@ class FineTuningArguments(TaskArguments):
 
     def _check_settings_of_tasks(self) -> None:
         defaults = FineTuningArguments()
-        for name, tasks in _READ_BY.items():
+        for name, tasks in READ_BY.items():
             if self.task not in tasks and getattr(self, name) != getattr(defaults, name):
                 raise UserError(f"{name} is for --task {' or '.join(tasks)}, not for --task {self.task}.")
 

@@ -12,12 +12,11 @@ from typing import Any
 import yaml
 
 from spanelectra.atomic_files import find_damage, write_text
-from spanelectra.checkpointing import CONFIG_NAME, METRICS_NAME, REPORT_NAME
+from spanelectra.checkpointing import CONFIG_NAME, METRICS_NAME, MODEL_DIRECTORY, REPORT_NAME
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.seed_summary import rank
-from spanelectra.finetuning.task_directory import MODEL_DIRECTORY
 from spanelectra.recipe_files import as_yaml
 
 # what a run writes, and what a kill leaves of it

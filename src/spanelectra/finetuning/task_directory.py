@@ -13,6 +13,7 @@ import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage, write_directory, write_json, write_text
+from spanelectra.checkpointing import MODEL_DIRECTORY, TASK_NAME
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError, reason_of
 from spanelectra.export import save_tokenizer
@@ -23,8 +24,6 @@ from spanelectra.finetuning.task import Prediction, Task
 from spanelectra.finetuning.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {task.kind: task for task in (Classification, TokenClassification, QuestionAnswering)}
-TASK_NAME = "task.json"
-MODEL_DIRECTORY = "model"
 # settings that say how a file is read and an input is made, which must be the same when the model is used again
 _REMEMBERED = (
     "task", "text_column", "text_pair_column", "label_column", "header", "regression", "metric", "max_length",
