@@ -42,7 +42,10 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
     with pytest.raises(SystemExit) as stopped:
         run(command, "--help")
     assert stopped.value.code == 0
-    assert f"usage: spanelectra {command}" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert f"usage: spanelectra {command}" in shown
+    # in words: neither Python's types nor the docstrings' markup
+    assert not re.search(r"``|:\w+:`|type:|Literal|Optional|Union|null|True|False", shown)
 
 
 @pytest.mark.parametrize(

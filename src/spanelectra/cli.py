@@ -79,13 +79,22 @@ def _parser(command: str) -> Any:
     """An argument parser made from the signature and docstring of the command's settings, or else of its function."""
     from jsonargparse import ArgumentParser
 
+    from spanelectra.command_help import HelpInWords, plain_text
+
     class Parser(ArgumentParser):
+        def format_help(self, *arguments: Any, **named: Any) -> str:
+            return plain_text(super().format_help(*arguments, **named))
+
         def error(self, message: str, ex: Exception | None = None) -> Any:
             raise UserError(_explain(message, self))
 
     # our own --print_config prints the resolved settings
     parser = Parser(
-        prog=f"spanelectra {command}", description=COMMANDS[command][1], print_config=None, allow_abbrev=False
+        prog=f"spanelectra {command}",
+        description=COMMANDS[command][1],
+        formatter_class=HelpInWords,
+        print_config=None,
+        allow_abbrev=False,
     )
     settings_class = _settings_class(command)
     if settings_class is not None:

@@ -25,8 +25,14 @@ class UserError(ValueError):
 
 
 def did_you_mean(word: str, choices: Iterable[str]) -> str:
-    """Return ``" Did you mean 'mask_ratio'?"`` for the choice nearest to ``word``, or an empty string."""
-    nearest = difflib.get_close_matches(word, list(choices), n=1, cutoff=0.6)
+    """Return ``" Did you mean 'mask_ratio'?"`` for the choice nearest to ``word``, or an empty string.
+
+    Initials stand for a name: ``--lr`` for ``--learning_rate``.
+    """
+    known, letters = list(choices), word.lstrip("-")
+    initials = [name for name in known if "".join(part[:1] for part in name.lstrip("-").split("_")) == letters]
+    nearest = initials[:1] if len(letters) > 1 else []
+    nearest = nearest or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
 
 
