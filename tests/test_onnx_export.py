@@ -264,8 +264,11 @@ def test_a_model_that_transformers_cannot_trace(
 
 
 def test_a_directory_that_holds_no_stock_model(tokenizers: dict[str, PreTrainedTokenizerFast], tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no Hugging Face model: .*config.json is missing\. .*spanelectra export"):
+    with pytest.raises(UserError, match=r"nothing does not exist\. .*spanelectra export"):
         open_stock_model(tmp_path / "nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"no Hugging Face model: .*config.json is missing\. .*spanelectra export"):
+        open_stock_model(tmp_path / "empty")
     model = make_model("bert", "TokenClassification", tokenizers["bert"])
     directory = save_model(tmp_path / "run" / "model", model, tokenizers["bert"])
     (tmp_path / "run" / "checkpoint").mkdir()

@@ -183,6 +183,12 @@ class TestResuming:
     def test_where_no_run_is(self, tmp_path: Path) -> None:
         with pytest.raises(UserError, match="no run there"):
             resume(tmp_path)
+        with pytest.raises(UserError, match="gone: is no directory"):
+            resume(tmp_path / "gone")
+        (tmp_path / "config.yaml").write_text("task: classification\n")
+        (tmp_path / "seed-0").mkdir()
+        with pytest.raises(UserError, match="is a fine-tuning run: repeat its `spanelectra finetune`"):
+            resume(tmp_path)
 
     def test_in_another_directory_with_the_run_moved(
         self, rows: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -307,6 +307,11 @@ def test_the_configuration_of_an_encoder_is_read_or_the_reason_given(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"--init_from .*empty: no Hugging Face model there"):
         read_encoder_config(tmp_path / "empty")
+    with pytest.raises(UserError, match=f"Did you mean '{tmp_path / 'export' / 'discriminator'}'"):
+        save_stock(AutoModel, "modernbert", tmp_path / "export" / "discriminator")
+        read_encoder_config(tmp_path / "export")
+    with pytest.raises(UserError, match="there is no directory '/gone/for/good'"):
+        read_encoder_config("/gone/for/good")
     GPT2Config(n_layer=1).save_pretrained(tmp_path / "gpt2")
     with pytest.raises(UserError, match="'gpt2' is not supported"):
         read_encoder_config(tmp_path / "gpt2")

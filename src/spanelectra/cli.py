@@ -117,7 +117,7 @@ def _explain(message: str, parser: Any) -> str:
     flags = [option for action in parser._actions for option in action.option_strings]
     for word in text.replace("=", " ").split():
         if word.startswith("--") and word.rstrip(".,:") not in flags:
-            return f"{text}{did_you_mean(word.rstrip('.,:'), flags)}"
+            return f"{text.rstrip('.')}.{did_you_mean(word.rstrip('.,:'), flags)}"
     return text
 
 

@@ -210,7 +210,8 @@ def print_intrinsic_report(report: dict[str, Any], console: Console) -> None:
     )
     if report["masking"]:
         masking = report["masking"]
-        what = f"spans of up to {masking['max_span_words']} words"
+        words = masking["max_span_words"]
+        what = "whole words" if words == 1 else f"spans of up to {words} words"
         what = what if masking["masking"] == "span" else "single tokens"
         say(console, f"masked: {masking['mask_ratio']:.1%} of the tokens, {what}")
     if report["unigram_cross_entropy"] is not None:

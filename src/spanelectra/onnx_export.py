@@ -149,6 +149,8 @@ def open_stock_model(directory: str | Path) -> tuple[PreTrainedModel, PreTrained
     if not (path / "config.json").is_file():
         inside = sorted(file.parent for file in path.glob("*/config.json") if hasattr(transformers, _class_name(file)))
         hint = f"Did you mean '{inside[0]}'?" if inside else _EXPORT_FIRST
+        if not path.exists():
+            raise UserError(f"{directory} does not exist. {hint}")
         raise UserError(f"{directory} holds no Hugging Face model: {path / 'config.json'} is missing. {hint}")
     damage = find_damage(path) if (path / MANIFEST_NAME).is_file() else None
     if damage is not None:

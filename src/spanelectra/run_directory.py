@@ -14,7 +14,9 @@ from spanelectra.checkpointing import (
     CONFIG_NAME,
     ENVIRONMENT_NAME,
     METRICS_NAME,
+    MODEL_DIRECTORY,
     START_NAME,
+    TASK_NAME,
     TOKENIZER_DIRECTORY,
     check_trainer_state,
     checkpoint_step,
@@ -125,7 +127,12 @@ def settings_to_resume(arguments: PretrainingArguments, console: Console) -> tup
     run = Path(arguments.resume).expanduser().resolve()
     _check_nothing_else_is_set(arguments)
     if not (run / CONFIG_NAME).is_file():
-        raise UserError(f"--resume {run}: no run there ({CONFIG_NAME} is missing).")
+        what = "is no directory" if not run.is_dir() else f"no run there ({CONFIG_NAME} is missing)"
+        raise UserError(f"--resume {run}: {what}; give the --out_dir of a `spanelectra pretrain` run.")
+    if (run / MODEL_DIRECTORY / TASK_NAME).is_file() or list(run.glob("seed-*")):
+        raise UserError(
+            f"--resume {run} is a fine-tuning run: repeat its `spanelectra finetune` command with --resume."
+        )
     settings = PretrainingArguments(**load_recipe(str(run / CONFIG_NAME)))
     # the run may have been moved since
     settings.out_dir = str(run)

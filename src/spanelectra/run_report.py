@@ -41,12 +41,16 @@ def describe_run(
         for name, part in (("generator", model.generator), ("discriminator", model.discriminator))
         if part is not None
     ]
+    weights = {name: getattr(settings, f"{name}_weight") for name in settings.objectives or ()}
+    # the loss that is shown is their weighted sum; a weight may be a schedule
+    texts = {name: f"{weight:g}" if isinstance(weight, float) else weight for name, weight in weights.items()}
+    objectives = ", ".join(name if text == "1" else f"{name} x {text}" for name, text in texts.items())
     tokens = settings.max_steps * trainer.tokens_per_step
     epochs = tokens / (data.rows * data.length)
     say(
         console,
         f"{settings.method}, stage {settings.stage}: {', '.join(parts)} "
-        f"({count_parameters(model) / 1e6:.2f} M together); objectives {', '.join(settings.objectives or ())}",
+        f"({count_parameters(model) / 1e6:.2f} M together); objectives {objectives}",
     )
     console.print(
         f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {trainer.tokens_per_step:,} "

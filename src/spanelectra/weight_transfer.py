@@ -134,8 +134,10 @@ def read_encoder_config(directory: str | Path, flag: str = "--init_from") -> Pre
         check_model_name(str(directory), "config.json")
         config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the configuration classes raise what they like
-        reason = reason_of(error)
-        raise UserError(f"{flag} {directory}: no Hugging Face model there ({reason})") from error
+        parts = (Path(directory) / part for part in ("discriminator", "model"))
+        found = next((part for part in parts if (part / "config.json").is_file()), None)
+        hint = f" Did you mean '{found}'?" if found else f" ({reason_of(error)})"
+        raise UserError(f"{flag} {directory}: no Hugging Face model there.{hint}") from error
     encoder_family(config.model_type)
     # where it lay is nobody's business who gets the new model
     config.name_or_path = ""

@@ -146,7 +146,6 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     Raises:
         UserError: nothing there, not a fast tokenizer, or one without [CLS], [SEP], [PAD] or [MASK].
     """
-    from huggingface_hub.errors import HFValidationError
     from transformers import AutoTokenizer
 
     name = str(Path(directory).expanduser())
@@ -165,8 +164,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
             hint = f" (did you mean '{inner}'?)" if (inner / "tokenizer.json").is_file() else ""
             raise UserError(f"'{directory}' holds no tokenizer that opens{hint}: {reason}") from None
         hint = did_you_mean_path(Path(name))
-        # the Hub's rules for names are no help to somebody who gave a path
-        reason = "" if isinstance(error, HFValidationError) else f" ({reason})"
+        reason = "" if isinstance(error, FileNotFoundError) else f" ({reason})"
         raise UserError(f"'{directory}' is neither a directory nor a tokenizer on the Hub.{hint}{reason}") from None
     if not tokenizer.is_fast:
         raise UserError(f"The tokenizer '{directory}' is not a fast one; it needs a tokenizer.json.")

@@ -173,7 +173,10 @@ def _records(path: str, encoding: str) -> Iterator[tuple[str, _Value]]:
     try:
         content, end = json.JSONDecoder().raw_decode(text, len(text) - len(text.lstrip()))
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno}).") from None
+        raise UserError(
+            f"{path}:{error.lineno}: not JSON ({error.msg}, column {error.colno}). Question answering reads SQuAD's "
+            "layout, or lines of JSON with id, question, context and answers."
+        ) from None
     except (ValueError, RecursionError) as error:
         # a number of thousands of digits, a list in lists without end
         raise UserError(f"{path}: not JSON ({error}).") from None

@@ -137,11 +137,11 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     width = len(rows[0].fields)
     semicolons = {row.fields[0].count(";") for row in rows[:20]} if width == 1 and extension == ".csv" else {0}
     if len(rows) > 1 and len(semicolons) == 1 and semicolons != {0}:
-        raise UserError(
-            f"{path}: one column only, and a ';' in every line; save it with commas or tabs between columns."
-        )
+        raise _semicolons(path)
     for row in rows:
         if len(row.fields) != width:
+            if width == 1 and extension == ".csv" and ";" in rows[0].fields[0]:
+                raise _semicolons(path)
             raise wrong_width(path, row.line, row.fields, rows[0].fields, tab_separated=extension != ".csv")
     remarks: list[str] = []
     named = header == "yes"
@@ -156,6 +156,10 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     if named:
         return Table(path, [name.strip() for name in rows[0].fields], True, rows[1:], remarks)
     return Table(path, list(map(str, range(width))), False, rows)
+
+
+def _semicolons(path: str) -> UserError:
+    return UserError(f"{path}: its columns seem to be separated by ';'; save it with commas or tabs between them.")
 
 
 def _names_columns(rows: list[list[str]], usual_names: Collection[str]) -> Literal["yes", "no", "perhaps"]:
