@@ -46,7 +46,7 @@ def missing(planned: Sequence[Planned]) -> str:
     open_units = [entry.unit for entry in planned if entry.state in ("ready", "waiting", "failed")]
     counts = Counter((unit.purpose, unit.budget, unit.method) for unit in open_units)
     parts = [
-        f"{method} {'learning rates' if purpose == 'tuning' else f'at {budget:.2g}' if budget else ''} ({count})"
+        f"{method}{' learning rates' if purpose == 'tuning' else f' at {budget:.2g}' if budget else ''} ({count})"
         for (purpose, budget, method), count in counts.items()
     ]
     done = sum(entry.state == "done" for entry in planned)
@@ -158,13 +158,19 @@ def rate_table(tier: Tier, lines: list[Line]) -> str:
         return ""
     rows, edges = [], (min(tier.learning_rate_multiples), max(tier.learning_rate_multiples))
     for name in tier.methods:
-        scores = {line["multiple"]: dev_score(line, tier.tasks) for line in tuned if line["method"] == name}
+        scores = {line["multiple"]: line for line in tuned if line["method"] == name}
         chosen = chosen_multiple(tier, name, lines, [])
-        cells = [f"{scores[m]:.2f}" if m in scores else "-" for m in tier.learning_rate_multiples]
+        cells = [_mean_and_tasks(tier, scores[m]) if m in scores else "-" for m in tier.learning_rate_multiples]
         if scores:
             edge = " (edge)" if chosen in edges else ""
             rows.append([name, *cells, "not yet" if chosen is None else f"{chosen:g}{edge}"])
-    return table(["times the rates", *(f"{m:g}" for m in tier.learning_rate_multiples), "chosen"], rows)
+    grid = table(["times the rates", *(f"{m:g}" for m in tier.learning_rate_multiples), "chosen"], rows)
+    return f"Mean over all tasks ({', '.join(tier.tasks)}), one seed of pre-training.\n\n{grid}"
+
+
+def _mean_and_tasks(tier: Tier, line: Line) -> str:
+    tasks = ", ".join(f"{line['tasks'][task]['dev']:.1f}" for task in tier.tasks)
+    return f"{dev_score(line, tier.tasks):.2f} ({tasks})"
 
 
 def held_out_table(tier: Tier, lines: Sequence[Line]) -> str:
@@ -207,12 +213,18 @@ def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
     parts = [
         f"## Who learns most from the same compute ({tier.name})",
         "",
-        f"Written by `{command}`; protocol: [efficiency-protocol.md](efficiency-protocol.md). Mean ± sample standard",
-        "deviation (seeds); a seed is a pre-training run, and its score on a task the mean of "
+        f"Written by `{command}`; protocol: [efficiency-protocol.md](efficiency-protocol.md).",
+        "Mean ± sample standard deviation (seeds); a seed is a pre-training run, and its score on a task the mean of "
         f"{tier.fine_tuning_seeds} fine-tunings.",
         _made_on(lines),
         "",
         *([gaps, ""] if gaps else []),
+    ]
+    rates = rate_table(tier, lines)
+    grid = ["### Learning rates, on dev", "", rates] if rates else []
+    if not any(line["purpose"] == "evaluation" for line in lines):
+        return "\n".join([*parts, "No run has been evaluated yet.", "", *grid])
+    parts += [
         f"![score over training FLOPs and over wall time]({pictures}.png)",
         "",
     ]
@@ -240,8 +252,7 @@ def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
         held_out_table(tier, lines),
         "",
     ]
-    rates = rate_table(tier, lines)
-    return "\n".join([*parts, *(["### Learning rates, on dev", "", rates] if rates else [])])
+    return "\n".join([*parts, *grid])
 
 
 def _against_reference(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> list[str]:
@@ -285,8 +296,9 @@ def main() -> None:
     lines = read_lines(arguments.results or results_path(tier.name))
     name = "efficiency" if tier.name == "tier1" else f"efficiency-{tier.name}"
     averaged = averaged_tasks([judge_task(tier, lines, task) for task in tier.tasks])
-    plot_scores(tier, lines, averaged, arguments.page.with_name(f"{name}.png"))
-    plot_curves(tier, lines, arguments.page.with_name(f"{name}-curves.png"))
+    if any(line["purpose"] == "evaluation" for line in lines):
+        plot_scores(tier, lines, averaged, arguments.page.with_name(f"{name}.png"))
+        plot_curves(tier, lines, arguments.page.with_name(f"{name}-curves.png"))
     command = f"python benchmarks/efficiency/page.py benchmarks/efficiency/{arguments.tier.name}"
     replace_section(arguments.page, name, section(tier, lines, name, command))
     print(f"{arguments.page}: section {name} written")
