@@ -64,6 +64,8 @@ def test_numbers_of_the_run_are_there_with_their_baseline() -> None:
     for line in ("| seed | 0 |", "| tokens | 1,234,567 |", "| `ato_auc` | 0.71 |", "| made with | torch 2.13 |"):
         assert line in text
     assert "nats (compare `mlm_loss`) | 6.5 |" in text and "inf" not in text and "`note`" not in text
+    # a discriminator stage has no loss to compare it with
+    assert "compare `mlm_loss`" not in card(metrics=metrics | {"held_out": {"ato_auc": 0.71}})
 
 
 @pytest.mark.parametrize(

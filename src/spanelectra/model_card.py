@@ -158,7 +158,7 @@ def _held_out(metrics: dict[str, Any]) -> list[str]:
     if not rows:
         return []
     baseline = metrics.get("unigram_cross_entropy")
-    if isinstance(baseline, (int, float)):
+    if isinstance(baseline, (int, float)) and "mlm_loss" in metrics["held_out"]:
         rows["baseline: guessing tokens by frequency, nats (compare `mlm_loss`)"] = f"{baseline:.4g}"
     note = (
         "On held-out text, masked in one fixed way. Losses are in nats; `…_majority_accuracy` is what always giving "

@@ -52,7 +52,7 @@ def test_a_generator_of_an_earlier_run_is_not_said_to_learn() -> None:
     assert not any("guessing by frequency" in finding.sentence for finding in findings)
     # of corrupted rows there is no generator
     findings = read_findings(record(metrics=fields, settings={**settings, "generator": None}))
-    assert said(findings, "written beforehand, by `spanelectra corrupt`").state == "note"
+    assert said(findings, "written beforehand, by spanelectra corrupt").state == "note"
     assert not any("Sampling" in finding.sentence for finding in findings)
 
 

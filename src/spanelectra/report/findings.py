@@ -168,7 +168,7 @@ def _frozen_generator(record: RunRecord) -> list[Finding]:
     """Of a generator that an earlier run trained: what it is, and not how it learns."""
     generator = record.settings.get("generator")
     if generator is None:
-        sentence = "The fakes were written beforehand, by `spanelectra corrupt`; no generator runs here."
+        sentence = "The fakes were written beforehand, by spanelectra corrupt; no generator runs here."
         return [Finding("note", sentence)]
     sentence = f"The generator is that of {generator}; it does not learn here."
     return [Finding("note", sentence), *_restored(last_held_out(record))]
