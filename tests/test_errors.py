@@ -39,6 +39,7 @@ def test_choices_may_be_of_any_kind() -> None:
     assert did_you_mean("x", []) == ""
     assert did_you_mean("--lr", ["--help", "--learning_rate"]) == " Did you mean '--learning_rate'?"
     assert did_you_mean("m", ["help", "model"]) == ""
+    assert did_you_mean("--ts", ["--seed"]) == ""
 
 
 def test_a_users_mistake_ends_with_2_and_a_defect_with_its_trace(

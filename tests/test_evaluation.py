@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,8 +124,25 @@ def test_columns_of_another_file_and_the_training_file(
         assert "train.tsv is the file that this model was trained on" in capsys.readouterr().err
     with pytest.raises(UserError, match="label_column is for classification and token; this model's task is qa"):
         evaluate(str(fine_tuned / "qa" / "run"), str(fine_tuned / "qa" / "dev.json"), label_column="1", quiet=True)
+    with pytest.raises(UserError, match="trained on single texts, not on pairs"):
+        evaluate(str(run), str(tmp_path / "swapped.tsv"), text_pair_column="1", quiet=True)
+    with pytest.raises(UserError, match="label_column is for a file with labels"):
+        out = str(tmp_path / "predicted")
+        evaluate(str(run), str(tmp_path / "swapped.tsv"), label_column="1", labelled=False, out_dir=out, quiet=True)
+    with pytest.raises(UserError, match=f"seed-0 holds no model; the fine-tuning run .* give {run}"):
+        evaluate(str(run / "seed-0"), str(tmp_path / "swapped.tsv"), quiet=True)
     with pytest.raises(UserError, match="header is for a fine-tuned model"):
         evaluate(str(fine_tuned), str(tmp_path / "swapped.tsv"), header="yes", quiet=True)
+
+
+def test_a_closed_pipe_loses_no_results(fine_tuned: Path, tmp_path: Path) -> None:
+    run, data = fine_tuned / "classification" / "run", fine_tuned / "classification" / "dev.tsv"
+    words = ["-m", "spanelectra.cli", "evaluate", "--model", run, "--data", data, "--out_dir", tmp_path / "out"]
+    process = subprocess.Popen([sys.executable, *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.communicate()
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["examples"] == 40
 
 
 def test_a_few_texts_without_labels_may_all_be_of_one_class(

@@ -88,9 +88,10 @@ def test_a_pipe_gets_plain_lines_and_quiet_is_quiet(
     capfd.readouterr()
     call(command, places, tmp_path / "loud")
     loud = capfd.readouterr()
-    assert len(loud.err) > 20
+    assert len(loud.out + loud.err) > 20
     assert not CONTROL.search(loud.out + loud.err)
     for number, flags in enumerate((["--quiet"], ["--log_level", "error"])):
         call(command, places, tmp_path / f"quiet{number}", *flags)
         quiet = capfd.readouterr()
-        assert quiet.err == "" and quiet.out == loud.out, flags
+        # a quickstart's picture is what it is for; scores go into files, too
+        assert quiet.err == "" and quiet.out == (loud.out if command == "quickstart" else ""), flags

@@ -16,6 +16,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from factories import MAX_SPAN_LENGTH, encoder_config, joint_model, perturb
+from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.console import log_level
 from spanelectra.encoder_families import encoder_of, scale_encoder_config
 from spanelectra.errors import UserError
@@ -310,6 +311,9 @@ def test_the_configuration_of_an_encoder_is_read_or_the_reason_given(tmp_path):
     with pytest.raises(UserError, match=f"Did you mean '{tmp_path / 'export' / 'discriminator'}'"):
         save_stock(AutoModel, "modernbert", tmp_path / "export" / "discriminator")
         read_encoder_config(tmp_path / "export")
+    with pytest.raises(UserError, match="run is a run: `spanelectra export` writes its encoders"):
+        SpanElectraConfig(generator_config=encoder_config("electra")).save_pretrained(tmp_path / "run" / "model")
+        read_encoder_config(tmp_path / "run")
     with pytest.raises(UserError, match="there is no directory '/gone/for/good'"):
         read_encoder_config("/gone/for/good")
     GPT2Config(n_layer=1).save_pretrained(tmp_path / "gpt2")

@@ -113,17 +113,17 @@ def find_model(run: str | Path) -> Path:
         what = "a fine-tuned model" if is_fine_tuned else f"a model of type {kind}, an encoder alone"
         raise UserError(
             f"{run} holds {what}; this needs the full model, with generator, discriminator and boundary heads: give "
-            f"the directory of a `spanelectra pretrain` run, or of its export.{_did_you_mean_the_whole(Path(run))}"
+            f"the directory of a `spanelectra pretrain` run, or of its export.{_did_you_mean_the_whole(run)}"
         )
     return found
 
 
-def _did_you_mean_the_whole(directory: Path) -> str:
-    """A question, where a part was given of what is wanted: an export's encoder, say, or a fine-tuning's seed."""
-    whole = directory.absolute().parent
-    parts = (MODEL_DIRECTORY, CHECKPOINT_DIRECTORY)
-    is_whole = any((whole / part / "config.json").is_file() for part in parts) or list_checkpoints(whole)
-    return f" Did you mean '{directory.parent}'?" if is_whole else ""
+def _did_you_mean_the_whole(directory: str | Path) -> str:
+    """A question, where a part was given of what is wanted, such as one encoder of an export."""
+    whole = Path(directory).expanduser().resolve().parent
+    kinds = {model_type(whole / part) for part in (MODEL_DIRECTORY, CHECKPOINT_DIRECTORY)}
+    is_whole = SpanElectraConfig.model_type in kinds or list_checkpoints(whole)
+    return f" Did you mean '{whole}'?" if is_whole else ""
 
 
 def model_type(directory: Path) -> str | None:

@@ -13,11 +13,11 @@ _DETAILS = re.compile(r" ?\((required)?(?:, )?(?:type: (.+?))?(?:(?:, )?default:
 _KINDS = {
     "int": "a whole number",
     "float": "a number",
-    "int | str": "a whole number, or a schedule",
-    "float | str": "a number, or a schedule",
-    "list[str]": "one, or several with commas",
-    "str | list[str]": "one, or several with commas",
-    "Union[str, list[str]]": "one, or several with commas",
+    "int | str": "a whole number or a schedule",
+    "float | str": "a number or a schedule",
+    "list[str]": "several go with commas",
+    "str | list[str]": "several go with commas",
+    "Union[str, list[str]]": "several go with commas",
 }
 
 
@@ -26,6 +26,10 @@ class HelpInWords(DefaultHelpFormatter):
 
     def _expand_help(self, action: Action) -> str:
         return plain_text(_DETAILS.sub(_in_words, super()._expand_help(action)))
+
+    def _format_action_invocation(self, action: Action) -> str:
+        # the parser's second name of a list, by which something is added to it
+        return re.sub(r", --\w+\+ \w+$", "", super()._format_action_invocation(action))
 
 
 def plain_text(text: str) -> str:
@@ -38,7 +42,7 @@ def _in_words(details: re.Match[str]) -> str:
     parts = [required, _kind_in_words(kind or "")]
     if default not in (None, "", "null"):
         parts.append(f"default: {default.lower() if default in ('True', 'False') else default}")
-    words = ", ".join(part for part in parts if part)
+    words = "; ".join(part for part in parts if part)
     return f" ({words})" if words else ""
 
 

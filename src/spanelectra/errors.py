@@ -29,11 +29,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
     Initials stand for a name: ``--lr`` for ``--learning_rate``.
     """
-    known, letters = list(choices), word.lstrip("-")
-    initials = [name for name in known if "".join(part[:1] for part in name.lstrip("-").split("_")) == letters]
+    # without a flag's dashes, in which all flags are alike
+    known, letters = {choice.lstrip("-"): choice for choice in choices}, word.lstrip("-")
+    initials = [name for name in known if "".join(part[:1] for part in name.split("_")) == letters]
     nearest = initials[:1] if len(letters) > 1 else []
-    nearest = nearest or difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+    nearest = nearest or difflib.get_close_matches(letters, known, n=1, cutoff=0.6)
+    return f" Did you mean '{known[nearest[0]]}'?" if nearest else ""
 
 
 def reason_of(error: BaseException | str) -> str:

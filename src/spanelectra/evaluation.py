@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spanelectra.atomic_files import file_digest, write_directory, write_json
-from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
+from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY, holds_run
 from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm, warn
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.environment import describe_environment
@@ -67,7 +67,8 @@ def evaluate(
         quiet: print nothing.
 
     Returns:
-        Scores of a fine-tuned model under ``scores``, the commonest answer's under ``baseline``; or the report of
+        Scores of a fine-tuned model under ``scores``, under ``baseline`` those of the file's own commonest answer; or
+        the report of
         :func:`~spanelectra.intrinsic_report.intrinsic_report`.
 
     Raises:
@@ -79,7 +80,10 @@ def evaluate(
     is_fine_tuned = holds_task_model(model)
     of_text: dict[str, Any] = {"rows": rows, "seed": seed, "max_seq_length": max_seq_length}
     of_file = {"text_pair_column": text_pair_column, "label_column": label_column, "header": header}
-    _check_flags(is_fine_tuned, of_text, of_file, labelled, out_dir)
+    _check_flags(model, is_fine_tuned, of_text, of_file, labelled, out_dir)
+    whole = Path(model).expanduser().resolve().parent
+    if not is_fine_tuned and whole.name and holds_task_model(whole) and not holds_run(model):
+        raise UserError(f"{model} holds no model; the fine-tuning run that it is of does: give {whole}.")
     predictions = None
     if is_fine_tuned:
         of_file |= {"text_column": text_column, "encoding": encoding}
@@ -89,34 +93,42 @@ def evaluate(
         # a few texts may well be all of one class
         if results["collapsed"] and (labelled or results["examples"] >= FEWEST_TO_JUDGE):
             sound_alarm(console, f"the model gives one answer to everything: {results['collapsed']}.")
-        _print_scores(results, make_results_console(quiet))
     else:
         of_text["text_column"] = text_column or "text"
         results = intrinsic_report(model, data, **of_text, encoding=encoding, quiet=quiet)
-        print_intrinsic_report(results, make_results_console(quiet))
     if target is not None:
         with write_directory(target, replace=overwrite) as partial:
             write_json(partial / METRICS_NAME, results)
             if predictions is not None:
                 write_predictions(partial / PREDICTIONS_NAME, predictions)
         say(console, f"{target}: written")
+    # last: who reads it may close the pipe
+    show = _print_scores if is_fine_tuned else print_intrinsic_report
+    show(results, make_results_console(quiet))
     return results
 
 
 def _check_flags(
-    is_fine_tuned: bool, of_text: dict[str, Any], of_file: dict[str, Any], labelled: bool, out_dir: str | None
+    model: str,
+    is_fine_tuned: bool,
+    of_text: dict[str, Any],
+    of_file: dict[str, Any],
+    labelled: bool,
+    out_dir: str | None,
 ) -> None:
     """Raise :class:`UserError` for what would change nothing, or show nothing."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(evaluate).parameters.items()}
     for name, value in (of_text if is_fine_tuned else of_file).items():
         if value != defaults[name] and is_fine_tuned:
-            raise UserError(f"{name} is for a pre-trained run; a fine-tuned model reads files as it was trained to.")
+            raise UserError(f"{name} is for a pre-trained run, and {model} is a fine-tuned model.")
         if value != defaults[name]:
             raise UserError(f"{name} is for a fine-tuned model; a pre-trained run is evaluated on text.")
     if not is_fine_tuned and not labelled:
         raise UserError("labelled is for a fine-tuned model; a pre-trained run is evaluated on text.")
     if not labelled and out_dir is None:
         raise UserError("without labels there are predictions only: pass --out_dir, where they are written.")
+    if not labelled and of_file["label_column"] is not None:
+        raise UserError("label_column is for a file with labels, and labelled is false.")
 
 
 def _print_scores(results: dict[str, Any], console: Console) -> None:
@@ -141,7 +153,7 @@ def _read_differently(task: Task, settings: dict[str, str | None]) -> None:
     """Set how a file is read, where it is not read as in training.
 
     Raises:
-        UserError: for a setting that the task does not have.
+        UserError: for a setting that the task, or this model, does not have.
     """
     for name, value in settings.items():
         if value is None:
@@ -149,6 +161,8 @@ def _read_differently(task: Task, settings: dict[str, str | None]) -> None:
         readers = READ_BY.get(name, (task.kind,))
         if task.kind not in readers:
             raise UserError(f"{name} is for {' and '.join(readers)}; this model's task is {task.kind}.")
+        if name == "text_pair_column" and task.settings.text_pair_column is None:
+            raise UserError("text_pair_column: this model was trained on single texts, not on pairs.")
         setattr(task.settings, name, value)
 
 

@@ -129,7 +129,7 @@ def settings_to_resume(arguments: PretrainingArguments, console: Console) -> tup
     if not (run / CONFIG_NAME).is_file():
         what = "is no directory" if not run.is_dir() else f"no run there ({CONFIG_NAME} is missing)"
         raise UserError(f"--resume {run}: {what}; give the --out_dir of a `spanelectra pretrain` run.")
-    if (run / MODEL_DIRECTORY / TASK_NAME).is_file() or list(run.glob("seed-*")):
+    if (run / MODEL_DIRECTORY / TASK_NAME).is_file() or list(run.glob(f"seed-*/{METRICS_NAME}")):
         raise UserError(
             f"--resume {run} is a fine-tuning run: repeat its `spanelectra finetune` command with --resume."
         )

@@ -43,7 +43,7 @@ def describe_run(
     ]
     weights = {name: getattr(settings, f"{name}_weight") for name in settings.objectives or ()}
     # the loss that is shown is their weighted sum; a weight may be a schedule
-    texts = {name: f"{weight:g}" if isinstance(weight, float) else weight for name, weight in weights.items()}
+    texts = {name: weight if isinstance(weight, str) else f"{weight:g}" for name, weight in weights.items()}
     objectives = ", ".join(name if text == "1" else f"{name} x {text}" for name, text in texts.items())
     tokens = settings.max_steps * trainer.tokens_per_step
     epochs = tokens / (data.rows * data.length)

@@ -6,7 +6,7 @@ A recipe is a YAML file of their names (recipe_files.py); a flag of the same nam
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from spanelectra.argument_groups import (
@@ -41,9 +41,13 @@ _SHAPE = "encoder hidden_size num_hidden_layers num_attention_heads intermediate
 
 @dataclass
 class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArguments, ModelArguments, RunArguments):
-    """All settings of a run; see the groups it is made of."""
+    """All settings of a run; see the groups it is made of.
 
-    recipe: str | None = field(default=None, metadata={"help": "name of a shipped recipe or path of a YAML file"})
+    Args:
+        recipe: name of a shipped recipe, or path of a YAML file of settings; flags beside it win.
+    """
+
+    recipe: str | None = None
 
     def check(self) -> None:
         """Raise :class:`UserError` for a setting that is missing, out of range or at odds with another."""

@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig
 
+from spanelectra.checkpointing import MODEL_DIRECTORY, model_type
+from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.console import silent_transformers
 from spanelectra.encoder_families import encoder_family, encoder_of
 from spanelectra.errors import UserError, reason_of
@@ -134,10 +136,16 @@ def read_encoder_config(directory: str | Path, flag: str = "--init_from") -> Pre
         check_model_name(str(directory), "config.json")
         config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the configuration classes raise what they like
-        parts = (Path(directory) / part for part in ("discriminator", "model"))
-        found = next((part for part in parts if (part / "config.json").is_file()), None)
-        hint = f" Did you mean '{found}'?" if found else f" ({reason_of(error)})"
-        raise UserError(f"{flag} {directory}: no Hugging Face model there.{hint}") from error
+        parts = [Path(directory), *(Path(directory) / part for part in ("discriminator", "generator", MODEL_DIRECTORY))]
+        kinds = {part: model_type(part) for part in parts}
+        if SpanElectraConfig.model_type in kinds.values():
+            raise UserError(
+                f"{flag} {directory} is a run: `spanelectra export` writes its encoders as Hugging Face models; give "
+                "one of those."
+            ) from error
+        found = next((part for part, kind in kinds.items() if kind is not None), None)
+        hint = f" Did you mean '{found}'?" if found not in (None, Path(directory)) else ""
+        raise UserError(f"{flag} {directory}: no Hugging Face model there ({reason_of(error)}).{hint}") from error
     encoder_family(config.model_type)
     # where it lay is nobody's business who gets the new model
     config.name_or_path = ""

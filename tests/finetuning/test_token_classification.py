@@ -267,7 +267,9 @@ def test_labels_that_cannot_be_learned(tmp_path, sentences, message):
 def test_a_table_of_texts_is_none_of_words(tmp_path):
     (tmp_path / "train.tsv").write_text("sentence\tlabel\nthe mill is old\tgood\nit is a mill\tbad\n")
     task = make_task()
-    with pytest.raises(UserError, match=r"most of its words hold spaces .*say --task classification"):
+    with pytest.raises(
+        UserError, match=r"most of its words hold spaces \('the mill is old'\).*say --task classification"
+    ):
         task.fit(task.read(str(tmp_path / "train.tsv")))
 
 

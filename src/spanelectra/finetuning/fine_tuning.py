@@ -99,10 +99,11 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
         raise
     results = _results([runs[seed] for seed in seeds], source, task, fitted, data)
     write_json(run / METRICS_NAME, results)
-    _print_scores(make_results_console(settings.quiet), results)
     _judge_results(console, results, run)
     if settings.report:
         write_report(run, console)
+    # last: who reads it may close the pipe
+    _print_scores(make_results_console(settings.quiet), results)
     return results
 
 

@@ -99,7 +99,6 @@ def probe(
             "collapsed": tuned.get("collapsed"),
         }
         table.add_row(name, *_cells(results[name]))
-    make_results_console(quiet).print(table)
     for name, result in results.items():
         if result["collapsed"]:
             sound_alarm(console, f"{name}: the fine-tuning collapsed ({result['collapsed']}).")
@@ -109,6 +108,8 @@ def probe(
         target.parent.mkdir(parents=True, exist_ok=True)
         write_json(target, content)
         say(console, f"{target}: written")
+    # last: who reads it may close the pipe
+    make_results_console(quiet).print(table)
     return content
 
 

@@ -140,7 +140,8 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
         raise _semicolons(path)
     for row in rows:
         if len(row.fields) != width:
-            if width == 1 and extension == ".csv" and ";" in rows[0].fields[0]:
+            count = ",".join(row.fields).count(";")
+            if width == 1 and extension == ".csv" and 0 < count == rows[0].fields[0].count(";"):
                 raise _semicolons(path)
             raise wrong_width(path, row.line, row.fields, rows[0].fields, tab_separated=extension != ".csv")
     remarks: list[str] = []

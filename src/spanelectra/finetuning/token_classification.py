@@ -88,9 +88,10 @@ class TokenClassification(Task):
 
     def fit(self, train: Sequence[Sentence]) -> None:
         counts, path = _labels_of(train), train[0].path
-        if 2 * sum(" " in word for sentence in train for word in sentence.words) > counts.total():
+        texts = [word for sentence in train for word in sentence.words if " " in word]
+        if 2 * len(texts) > counts.total():
             raise UserError(
-                f"{path}: most of its words hold spaces ('{train[0].words[0][:40]}'): is it a table of texts? For "
+                f"{path}: most of its words hold spaces ('{texts[0][:40]}'): is it a table of texts? For "
                 "labels of texts say --task classification; for token every line is a word and its label, and a "
                 "blank line ends a sentence."
             )
