@@ -23,8 +23,8 @@ from spanelectra.command_help import HelpInWords, plain_text
         (Literal["one", "two"], {"default": "one"}, "(one of one, two; default: one)"),
         (Literal["one", "two"] | None, {"default": None}, "(one of one, two)"),
         (list[Literal["one", "two"]] | None, {"default": None}, "(some of one, two)"),
-        (list[str] | None, {"default": None}, "(several go with commas)"),
-        (str | list[str] | None, {"default": None}, "(several go with commas)"),
+        (list[str] | None, {"default": None}, "(one, or several separated by commas)"),
+        (str | list[str] | None, {"default": None}, "(one, or several separated by commas)"),
         (str | None, {"default": None}, ""),
     ],
 )

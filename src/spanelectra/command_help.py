@@ -15,9 +15,9 @@ _KINDS = {
     "float": "a number",
     "int | str": "a whole number or a schedule",
     "float | str": "a number or a schedule",
-    "list[str]": "several go with commas",
-    "str | list[str]": "several go with commas",
-    "Union[str, list[str]]": "several go with commas",
+    "list[str]": "one, or several separated by commas",
+    "str | list[str]": "one, or several separated by commas",
+    "Union[str, list[str]]": "one, or several separated by commas",
 }
 
 

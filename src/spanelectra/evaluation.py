@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spanelectra.atomic_files import file_digest, write_directory, write_json
-from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY, holds_run
+from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
 from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm, warn
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.environment import describe_environment
@@ -68,8 +68,7 @@ def evaluate(
 
     Returns:
         Scores of a fine-tuned model under ``scores``, under ``baseline`` those of the file's own commonest answer; or
-        the report of
-        :func:`~spanelectra.intrinsic_report.intrinsic_report`.
+        the report of :func:`~spanelectra.intrinsic_report.intrinsic_report`.
 
     Raises:
         UserError: for a model or a file that does not open, or an out_dir in use.
@@ -80,10 +79,10 @@ def evaluate(
     is_fine_tuned = holds_task_model(model)
     of_text: dict[str, Any] = {"rows": rows, "seed": seed, "max_seq_length": max_seq_length}
     of_file = {"text_pair_column": text_pair_column, "label_column": label_column, "header": header}
+    place = Path(model).expanduser().resolve()
+    if place.name.startswith("seed-") and place.is_dir() and not is_fine_tuned and holds_task_model(place.parent):
+        raise UserError(f"{model} holds no model; it is a part of the fine-tuning run {place.parent}: give that.")
     _check_flags(model, is_fine_tuned, of_text, of_file, labelled, out_dir)
-    whole = Path(model).expanduser().resolve().parent
-    if not is_fine_tuned and whole.name and holds_task_model(whole) and not holds_run(model):
-        raise UserError(f"{model} holds no model; the fine-tuning run that it is of does: give {whole}.")
     predictions = None
     if is_fine_tuned:
         of_file |= {"text_column": text_column, "encoding": encoding}
@@ -96,15 +95,17 @@ def evaluate(
     else:
         of_text["text_column"] = text_column or "text"
         results = intrinsic_report(model, data, **of_text, encoding=encoding, quiet=quiet)
-    if target is not None:
-        with write_directory(target, replace=overwrite) as partial:
-            write_json(partial / METRICS_NAME, results)
-            if predictions is not None:
-                write_predictions(partial / PREDICTIONS_NAME, predictions)
-        say(console, f"{target}: written")
-    # last: who reads it may close the pipe
-    show = _print_scores if is_fine_tuned else print_intrinsic_report
-    show(results, make_results_console(quiet))
+    try:
+        if target is not None:
+            with write_directory(target, replace=overwrite) as partial:
+                write_json(partial / METRICS_NAME, results)
+                if predictions is not None:
+                    write_predictions(partial / PREDICTIONS_NAME, predictions)
+            say(console, f"{target}: written")
+    finally:
+        # last, for who reads it may close the pipe; and also where nothing can be written
+        show = _print_scores if is_fine_tuned else print_intrinsic_report
+        show(results, make_results_console(quiet))
     return results
 
 

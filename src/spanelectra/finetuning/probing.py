@@ -104,12 +104,14 @@ def probe(
             sound_alarm(console, f"{name}: the fine-tuning collapsed ({result['collapsed']}).")
     content = {"model": source.name, "tasks": results, "train_examples": train_examples, "seed": seed}
     content["environment"] = describe_environment()
-    if target is not None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_json(target, content)
-        say(console, f"{target}: written")
-    # last: who reads it may close the pipe
-    make_results_console(quiet).print(table)
+    try:
+        if target is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_json(target, content)
+            say(console, f"{target}: written")
+    finally:
+        # last, for who reads it may close the pipe; and also where nothing can be written
+        make_results_console(quiet).print(table)
     return content
 
 

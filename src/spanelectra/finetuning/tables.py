@@ -141,7 +141,7 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     for row in rows:
         if len(row.fields) != width:
             count = ",".join(row.fields).count(";")
-            if width == 1 and extension == ".csv" and 0 < count == rows[0].fields[0].count(";"):
+            if width == 1 and extension == ".csv" and 0 < rows[0].fields[0].count(";") <= count:
                 raise _semicolons(path)
             raise wrong_width(path, row.line, row.fields, rows[0].fields, tab_separated=extension != ".csv")
     remarks: list[str] = []
