@@ -418,7 +418,9 @@ def test_an_encoder_alone_is_no_run(tokenizer: PreTrainedTokenizerFast, tmp_path
     with pytest.raises(UserError, match=f"{tmp_path / 'fine_tuned'} holds a fine-tuned model; this needs"):
         open_run(tmp_path / "fine_tuned")
     # a part of what is no run is not taken for a part of one
-    for directory in (tmp_path / "fine_tuned" / "model", tmp_path / "fine_tuned" / "seed-0"):
+    (tmp_path / "of_others" / "checkpoint-3").mkdir(parents=True)
+    others = (tmp_path / "fine_tuned" / "model", tmp_path / "fine_tuned" / "seed-0", tmp_path / "of_others" / "part")
+    for directory in others:
         with pytest.raises(UserError) as refused:
             open_run(directory)
         assert "Did you mean" not in str(refused.value)

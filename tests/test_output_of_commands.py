@@ -16,7 +16,8 @@ from tiny_tasks import save_encoder, write_task
 
 # bars, colours, and what moves a cursor
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
-SENTENCE = "The names in the module are a list of the names in the file."
+# these say nothing else to a pipe
+SCORES_ALONE = {"evaluate"}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,8 @@ def test_a_pipe_gets_plain_lines_and_quiet_is_quiet(
     capfd.readouterr()
     call(command, places, tmp_path / "loud")
     loud = capfd.readouterr()
-    assert len(loud.out + loud.err) > 20
+    # scores alone are all that there is to say of a few texts
+    assert len(loud.err) > 20 or (command in SCORES_ALONE and len(loud.out) > 20)
     assert not CONTROL.search(loud.out + loud.err)
     for number, flags in enumerate((["--quiet"], ["--log_level", "error"])):
         call(command, places, tmp_path / f"quiet{number}", *flags)

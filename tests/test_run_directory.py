@@ -186,8 +186,6 @@ class TestResuming:
         with pytest.raises(UserError, match="gone: is no directory"):
             resume(tmp_path / "gone")
         (tmp_path / "config.yaml").write_text("task: classification\n")
-        (tmp_path / "seed-0").mkdir()
-        (tmp_path / "seed-0" / "metrics.json").write_text("{}")
         with pytest.raises(UserError, match="is a fine-tuning run: repeat its `spanelectra finetune`"):
             resume(tmp_path)
 

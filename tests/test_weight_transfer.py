@@ -314,6 +314,10 @@ def test_the_configuration_of_an_encoder_is_read_or_the_reason_given(tmp_path):
     with pytest.raises(UserError, match="run is a run: `spanelectra export` writes its encoders"):
         SpanElectraConfig(generator_config=encoder_config("electra")).save_pretrained(tmp_path / "run" / "model")
         read_encoder_config(tmp_path / "run")
+    # one that was interrupted has checkpoints alone
+    (tmp_path / "run" / "model").rename(tmp_path / "run" / "checkpoint-10")
+    with pytest.raises(UserError, match="run is a run: `spanelectra export` writes its encoders"):
+        read_encoder_config(tmp_path / "run")
     with pytest.raises(UserError, match="there is no directory '/gone/for/good'"):
         read_encoder_config("/gone/for/good")
     GPT2Config(n_layer=1).save_pretrained(tmp_path / "gpt2")

@@ -55,10 +55,15 @@ def scores_of(lines: Sequence[Line], method: str, tasks: Collection[str], split:
 
 @dataclass(frozen=True)
 class Judgement:
-    """Whether a task tells pre-trained encoders from fresh ones; ``None`` while that is not known."""
+    """Whether a task tells pre-trained encoders from fresh ones; ``None`` while that is not known.
+
+    Attributes:
+        budget: at which the reference was compared with fresh weights; the rule is about the tier's largest.
+    """
 
     task: str
     counts: bool | None
+    budget: float = 0.0
     reference: Summary | None = None
     fresh: Summary | None = None
     deviation: float | None = None
@@ -71,14 +76,16 @@ def judge_task(tier: Tier, lines: Sequence[Line], task: str) -> Judgement:
     """
     reference = scores_of(lines, tier.reference, [task])
     fresh = scores_of(lines, tier.fresh_method or "", [task]).get(0.0, {})
-    largest = reference[max(reference)] if reference else {}
+    budget = max(reference, default=0.0)
+    largest = reference.get(budget, {})
     if not largest or not fresh or len(largest) + len(fresh) < 3:
         return Judgement(task, None)
     groups = [list(largest.values()), list(fresh.values())]
     squares = sum((value - statistics.fmean(group)) ** 2 for group in groups for value in group)
     deviation = math.sqrt(squares / (sum(map(len, groups)) - 2))
     above = statistics.fmean(groups[0]) - statistics.fmean(groups[1])
-    return Judgement(task, above > TELLS_APART * deviation, summarise(groups[0]), summarise(groups[1]), deviation)
+    counts = above > TELLS_APART * deviation
+    return Judgement(task, counts, budget, summarise(groups[0]), summarise(groups[1]), deviation)
 
 
 def averaged_tasks(judgements: Collection[Judgement]) -> list[str]:

@@ -201,6 +201,12 @@ def judgement_lines(tier: Tier, judgements: Sequence[Judgement]) -> list[str]:
             f"- {judgement.task}: {tier.reference} {judgement.reference}, fresh weights {judgement.fresh}, standard "
             f"deviation {judgement.deviation:.2f}: {verdict}"
         )
+    early = {judgement.budget for judgement in judgements if judgement.counts is not None} - {tier.budgets[-1].flops}
+    if early:
+        lines.append(
+            f"- **Provisional**: judged at {max(early):.2g} FLOPs, the largest budget at which {tier.reference} has "
+            f"results; the protocol's rule is about {tier.budgets[-1].flops:.2g}"
+        )
     return lines
 
 

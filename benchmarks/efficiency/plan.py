@@ -103,7 +103,8 @@ def _tuning_units(tier: Tier, method: str) -> list[Unit]:
 def _kept(tier: Tier, number: int, lines: list[Line], failed: Collection[str]) -> tuple[list[str] | None, float]:
     """Methods that a budget is for, ``None`` while it is open; and the share of all methods that they are.
 
-    Ours and the reference stay, wherever they stand: what goes on is compared with them.
+    Ours and the reference stay, wherever they stand, and the method that a kept variant is a variant of: what goes on
+    is compared with them.
     """
     names = [name for name, method in tier.methods.items() if not method.fresh]
     share = 1.0
@@ -123,7 +124,8 @@ def _kept(tier: Tier, number: int, lines: list[Line], failed: Collection[str]) -
                 scores[name] = statistics.fmean(dev_score(line, tier.tasks) for line in found)
         count = math.ceil(budget.keep * len(known))
         best = sorted(scores, key=lambda name: -scores[name])[:count]
-        known = [name for name in known if name in (*best, tier.ours, tier.reference)]
+        beside = {tier.methods[name].rates_of for name in best} | {tier.ours, tier.reference}
+        known = [name for name in known if name in best or name in beside]
     return known, share
 
 

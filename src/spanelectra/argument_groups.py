@@ -65,7 +65,7 @@ class ModelArguments:
         sharing: what generator and discriminator share in joint training.
         sampling_source: logits that replacements are drawn from.
         sampling_temperature: divides those logits.
-        objectives: overrides the method's objectives: some of mlm, sbgo, ato, sbpo, such as mlm,ato.
+        objectives: overrides the method's objectives, such as mlm,ato.
         span_position_size: width of the boundary heads' position embeddings.
         embedding_init: how token embeddings start: random, or from which tokens occur together in the training rows
             (a decomposition of their mutual information, in seconds).

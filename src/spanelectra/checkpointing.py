@@ -121,8 +121,8 @@ def find_model(run: str | Path) -> Path:
 def _did_you_mean_the_whole(directory: str | Path) -> str:
     """A question, where a part was given of what is wanted, such as one encoder of an export."""
     whole = Path(directory).expanduser().resolve().parent
-    kinds = {model_type(whole / part) for part in (MODEL_DIRECTORY, CHECKPOINT_DIRECTORY)}
-    is_whole = SpanElectraConfig.model_type in kinds or list_checkpoints(whole)
+    parts = [whole / MODEL_DIRECTORY, whole / CHECKPOINT_DIRECTORY, *list_checkpoints(whole)[-1:]]
+    is_whole = SpanElectraConfig.model_type in map(model_type, parts)
     return f" Did you mean '{whole}'?" if is_whole else ""
 
 

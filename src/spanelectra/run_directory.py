@@ -14,9 +14,7 @@ from spanelectra.checkpointing import (
     CONFIG_NAME,
     ENVIRONMENT_NAME,
     METRICS_NAME,
-    MODEL_DIRECTORY,
     START_NAME,
-    TASK_NAME,
     TOKENIZER_DIRECTORY,
     check_trainer_state,
     checkpoint_step,
@@ -30,7 +28,7 @@ from spanelectra.data.tokenization import tokenizer_fingerprint
 from spanelectra.environment import describe_environment, process_count
 from spanelectra.errors import UserError
 from spanelectra.numerical_safety import learning_rate_factor
-from spanelectra.recipe_files import RECIPES_DIRECTORY, as_yaml, load_recipe
+from spanelectra.recipe_files import RECIPES_DIRECTORY, as_yaml, load_recipe, read_fields
 from spanelectra.run_data import RunData
 from spanelectra.several_processes import rearranged
 from spanelectra.training_args import PretrainingArguments
@@ -129,7 +127,7 @@ def settings_to_resume(arguments: PretrainingArguments, console: Console) -> tup
     if not (run / CONFIG_NAME).is_file():
         what = "is no directory" if not run.is_dir() else f"no run there ({CONFIG_NAME} is missing)"
         raise UserError(f"--resume {run}: {what}; give the --out_dir of a `spanelectra pretrain` run.")
-    if (run / MODEL_DIRECTORY / TASK_NAME).is_file() or list(run.glob(f"seed-*/{METRICS_NAME}")):
+    if "task" in read_fields(run / CONFIG_NAME, "recipe"):
         raise UserError(
             f"--resume {run} is a fine-tuning run: repeat its `spanelectra finetune` command with --resume."
         )

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrainedConfig
 
-from spanelectra.checkpointing import MODEL_DIRECTORY, model_type
+from spanelectra.checkpointing import MODEL_DIRECTORY, list_checkpoints, model_type
 from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.console import silent_transformers
 from spanelectra.encoder_families import encoder_family, encoder_of
@@ -136,8 +136,8 @@ def read_encoder_config(directory: str | Path, flag: str = "--init_from") -> Pre
         check_model_name(str(directory), "config.json")
         config = AutoConfig.from_pretrained(str(directory), trust_remote_code=False)
     except Exception as error:  # the Hub, the network and the configuration classes raise what they like
-        parts = [Path(directory), *(Path(directory) / part for part in ("discriminator", "generator", MODEL_DIRECTORY))]
-        kinds = {part: model_type(part) for part in parts}
+        inside = [Path(directory) / part for part in ("discriminator", "generator", MODEL_DIRECTORY)]
+        kinds = {part: model_type(part) for part in (Path(directory), *inside, *list_checkpoints(directory)[-1:])}
         if SpanElectraConfig.model_type in kinds.values():
             raise UserError(
                 f"{flag} {directory} is a run: `spanelectra export` writes its encoders as Hugging Face models; give "

@@ -110,6 +110,10 @@ def test_a_task_on_which_bert_is_near_fresh_weights_is_not_averaged(tier):
     assert verdicts["sst2"].deviation == pytest.approx(pooled**0.5)
     assert comparisons.averaged_tasks(verdicts.values()) == ["conll2003"]
     assert comparisons.judge_task(tier, lines[:10], "sst2").counts is None
+    assert not any("Provisional" in line for line in page.judgement_lines(tier, list(verdicts.values())))
+    early = [line for line in lines if line["budget"] != 4e10]
+    said = page.judgement_lines(tier, [comparisons.judge_task(tier, early, task) for task in tier.tasks])
+    assert len(said) == 3 and "judged at 1e+10 FLOPs" in said[-1] and "is about 4e+10" in said[-1]
 
 
 def test_the_page_of_all_results_and_of_some(tier, tmp_path, monkeypatch):

@@ -170,6 +170,18 @@ def test_successive_halving_keeps_the_best(tmp_path):
     assert kept == ["bert", "spanbert", "electra", "spanelectra"]
 
 
+def test_a_variant_goes_on_beside_the_method_that_it_is_a_variant_of(tmp_path):
+    text = SMALL.replace("seeds: [1, 2, 3]", "seeds: [1]").replace("seeds: [1, 2]}", "seeds: [1], keep: 0.2}")
+    like = {name: name for name in ("bert", "spanbert", "electra", "spanelectra")} | {"electra-too": "electra"}
+    methods = ", ".join(f"{name}: {{like: {parent}}}" for name, parent in like.items())
+    text = text.replace("[0.5, 1.0]", "[1.0]") + f"methods: {{{methods}}}\n"
+    tier = read_tier(write_tier(tmp_path, text))
+    scores = {"electra-too": 5.0, "spanbert": 4.0}
+    lines = run_all(tier, lambda unit: scores.get(unit.method, 1.0))
+    kept = [line["method"] for line in lines if line["budget"] == 4e10]
+    assert kept == ["bert", "electra", "spanelectra", "electra-too"]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [

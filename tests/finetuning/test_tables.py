@@ -169,6 +169,7 @@ def test_a_name_does_not_fit_a_file_without_header(tmp_path: Path) -> None:
         ("a.csv", 'text,label\n"fine\nand good"\n', r"a\.csv:2: 1 field .* only in line 3, or a missing comma\?"),
         ("a.csv", 'text,label\nbad,0\n"fine,1\nbad,0\n', r"a\.csv:3: malformed .*The row ends at line 4: a quote"),
         ("a.csv", "id;review\n1;a good film\n2;bad\n", "columns seem to be separated by ';'"),
+        ("a.csv", "id;review\n1;a film; a good one, yes\n2;bad\n", "columns seem to be separated by ';'"),
         ("a.csv", "Good; but slow\nfine, really\n", "a comma in a text without quotes"),
         ("a.csv", "id;review\n1;a film, a good one\n2;bad\n", "columns seem to be separated by ';'"),
         ("a.tsv", "", "no records"),
