@@ -67,5 +67,6 @@ def test_it_imports_nothing_heavy() -> None:
 
 def test_the_reason_of_a_foreign_error_is_a_line_of_it():
     assert reason_of(ValueError("first\nsecond")) == "first"
+    assert reason_of(ValueError("one of:\n (1) this\n\n (2) that")) == "one of: (1) this (2) that"
     assert reason_of(ValueError()) == "ValueError"
     assert len(reason_of(ValueError("one of " + "name, " * 9000))) == 300

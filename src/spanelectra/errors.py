@@ -38,6 +38,11 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
 
 
 def reason_of(error: BaseException | str) -> str:
-    """What another library's error says, for a sentence of ours: its first line, not a page of it."""
-    line = next(iter(str(error).splitlines()), "").strip() or type(error).__name__
+    """What another library's error says, for a sentence of ours: its first line, not a page of it.
+
+    A first line that announces the next ones by a colon goes on with them.
+    """
+    lines = [line.strip() for line in str(error).splitlines()]
+    first = next(iter(lines), "")
+    line = " ".join(filter(None, lines)) if first.endswith(":") else first or type(error).__name__
     return line if len(line) <= 300 else line[:297] + "..."
