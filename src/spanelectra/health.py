@@ -1,15 +1,18 @@
 """Health alarms: a run that looks fine and learns nothing is said to be so, in plain words, while it runs.
 
-Normal-looking losses over a useless encoder are the commonest silent failure of this kind of training. Every alarm
-compares with what needs no model at all: guessing by frequency, and saying 'original' every time.
+Normal-looking losses over a useless encoder are the commonest silent failure of this kind of training. Alarms compare
+with what needs no model at all, guessing by frequency and saying 'original' every time, and with runs that went well.
 """
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+
+from spanelectra.reference_curves import ReferenceCurve, standing
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ class HealthMonitor:
         max_steps: length of the run.
         discriminator_start: step at which the discriminator's losses switch on.
         limits: see :class:`HealthLimits`.
+        references: runs that went well, with such settings.
     """
 
     def __init__(
@@ -53,17 +57,20 @@ class HealthMonitor:
         max_steps: int,
         discriminator_start: int = 0,
         limits: HealthLimits | None = None,
+        references: Sequence[ReferenceCurve] = (),
     ) -> None:
         self.unigram_cross_entropy = unigram_cross_entropy
         self.max_steps = max_steps
         self.discriminator_start = discriminator_start
         self.limits = limits or HealthLimits()
+        self.references = references
         self.alarms: list[str] = []
         self._sounded: set[str] = set()
         self._largest_losses: defaultdict[str, deque[float]] = defaultdict(
             lambda: deque(maxlen=self.limits.spike_entries)
         )
         self._spiking: set[str] = set()
+        self._lagging: set[str] = set()
 
     def check(self, step: int, metrics: dict[str, float], held_out: bool = True) -> list[str]:
         """Look at one line of the log; returns new alarms.
@@ -75,6 +82,8 @@ class HealthMonitor:
                 gets right, so only held-out losses are compared with guessing by frequency.
         """
         found = self._check_numbers(step, metrics) if held_out else self._check_spikes(step, metrics)
+        if held_out:
+            found += self._check_references(step, metrics)
         if held_out and self._is_warm(step, 0):
             found += self._check_generator(step, metrics)
         if self._is_warm(step, self.discriminator_start):
@@ -127,6 +136,24 @@ class HealthMonitor:
                 )
             self._spiking = self._spiking | {name} if is_spike else self._spiking - {name}
             before.append(largest)
+        return found
+
+    def _check_references(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        """Far behind runs that went well, twice in a row: once, it may be about to leave the unigram plateau."""
+        found = []
+        for curve in self.references:
+            place = standing(curve, metrics, step, self.max_steps, self.unigram_cross_entropy)
+            if place is None:
+                continue
+            if place.lags and curve.metric in self._lagging:
+                found.append(
+                    (
+                        f"lags {curve.metric}",
+                        f"at step {step} this run is far behind reference runs with such settings: {place.sentence()} "
+                        "Too high a learning rate is the commonest reason; text that is very different is another.",
+                    )
+                )
+            self._lagging = self._lagging | {curve.metric} if place.lags else self._lagging - {curve.metric}
         return found
 
     def _is_warm(self, step: int, start: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import math
@@ -39,6 +40,7 @@ from spanelectra.model_building import (
 )
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.numerical_safety import NumericalBreakdown, NumericalSafetyCallback, read_rollbacks, roll_back
+from spanelectra.reference_curves import matching_curves
 from spanelectra.report.page import write_report
 from spanelectra.run_data import RunData, read_data, with_step_budget
 from spanelectra.run_directory import (
@@ -125,6 +127,7 @@ def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
         data.unigram_cross_entropy,
         settings.max_steps,
         math.ceil(settings.generator_head_start * settings.max_steps) if settings.stage == "joint" else 0,
+        references=matching_curves(dataclasses.asdict(settings)),
     )
     for sentence in alarms:
         monitor.alarms.append(sentence)

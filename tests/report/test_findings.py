@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from report_runs import record
+from spanelectra.recipe_files import load_recipe
 from spanelectra.report.findings import Finding, last_held_out, overall, read_findings
 from spanelectra.report.run_record import read_runs
+from spanelectra.training_args import PretrainingArguments
 
 HELD_OUT = {
     "mlm_loss": 6.0,
@@ -40,6 +43,18 @@ def test_a_run_that_learned_is_healthy() -> None:
     assert "1.20 nats better" in said(findings, "guessing by frequency").sentence
     assert "AUC of 0.800" in said(findings, "reading every token").sentence
     assert "restores 10.0%" in said(findings, "Sampling").sentence
+
+
+@pytest.mark.parametrize(("loss", "state"), [(5.0, "good"), (6.5, "attention")])
+def test_a_run_is_shown_beside_runs_that_went_well(loss: float, state: str) -> None:
+    arguments = PretrainingArguments(**{**load_recipe("tiny-generator"), "max_steps": 2000})
+    lines = [{"step": 2000, "eval_loss": 10.0, "eval_mlm_loss": loss, "tokens": 4096000.0}]
+    fields = {"steps": 2000, "held_out": {"mlm_loss": loss}, "unigram_cross_entropy": 7.2, "alarms": []}
+    settings = dataclasses.asdict(arguments)
+    findings = read_findings(record(metrics=fields, history=lines, settings=settings))
+    assert said(findings, "reference runs, as far on").state == state
+    other = read_findings(record(metrics=fields, history=lines, settings={**settings, "hidden_size": 96}))
+    assert not any("reference runs" in finding.sentence for finding in other)
 
 
 def test_a_generator_of_an_earlier_run_is_not_said_to_learn() -> None:

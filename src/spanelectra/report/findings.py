@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 
 from spanelectra.callbacks import unprefixed
 from spanelectra.health import HealthLimits, HealthMonitor
+from spanelectra.reference_curves import matching_curves, standing
 from spanelectra.report.run_record import RunRecord, discriminator_start
 from spanelectra.report.tolerance import listed, mapping, number
 from spanelectra.report.words import duration, short
@@ -37,6 +38,7 @@ def read_findings(record: RunRecord) -> list[Finding]:
         *_not_finite(record),
         *_generator(record),
         *_discriminator(record),
+        *_beside_references(record),
         *_speed(record),
         *(Finding("attention", sentence) for sentence in record.problems),
     ]
@@ -211,6 +213,21 @@ def _discriminator(record: RunRecord) -> list[Finding]:
                     + (", or a shorter --generator_head_start." if start else "."),
                 )
             )
+    return found
+
+
+def _beside_references(record: RunRecord) -> list[Finding]:
+    """The last evaluation beside runs that went well, where there are such with these settings."""
+    lines, max_steps = record.lines(held_out=True), number(record.settings.get("max_steps"))
+    if not lines or not max_steps:
+        return []
+    metrics = {name: value for name, value in unprefixed(lines[-1]).items() if number(value) is not None}
+    unigram, found = number(record.metrics.get("unigram_cross_entropy")), []
+    for curve in matching_curves(record.settings):
+        place = standing(curve, metrics, lines[-1]["step"], int(max_steps), unigram)
+        if place is not None:
+            sentence = place.sentence()
+            found.append(Finding("attention" if place.lags else "good", sentence[0].upper() + sentence[1:]))
     return found
 
 
