@@ -102,6 +102,13 @@ def gain_of(metric: str, value: float, unigram_cross_entropy: float | None) -> f
     return None if unigram_cross_entropy is None else unigram_cross_entropy - value
 
 
+def value_of(metric: str, gain: float | None, unigram_cross_entropy: float | None) -> float | None:
+    """The value with a gain: the inverse of :func:`gain_of`."""
+    if gain is None or metric == "ato_auc":
+        return None if gain is None else 0.5 + gain
+    return None if unigram_cross_entropy is None else unigram_cross_entropy - gain
+
+
 def standing(
     curve: ReferenceCurve, metrics: Mapping[str, float], step: int, max_steps: int, unigram_cross_entropy: float | None
 ) -> Standing | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import pytest
 
 from browser import Tab, browser  # noqa: F401 - fixture
 from report_runs import seed_results, write_fine_tuning
+from spanelectra.recipe_files import as_yaml, load_recipe
 from spanelectra.report.run_record import RunRecord, read_runs
 from spanelectra.run_page import report
+from spanelectra.training_args import PretrainingArguments
 
 HOSTILE = "<b>bold</b> &amp; <i>"
 
@@ -155,6 +158,26 @@ def test_the_keyboard_reads_points_and_takes_curves_away(tab: Tab, logged: RunRe
 def test_the_span_pictures_have_a_point_for_each_place(tab: Tab) -> None:
     curve = trace(tab, "span_tokens_loss", "MLM")
     assert curve["x"][0] == "1" and len(curve["x"]) == len(curve["y"]) > 1
+
+
+def test_the_band_of_reference_runs_goes_with_its_run(browser: Any, tmp_path: Path) -> None:  # noqa: F811
+    runs = [tmp_path / name for name in ("like_them", "of_another_size")]
+    for run, changes in zip(runs, ({}, {"hidden_size": 256}), strict=True):
+        settings = PretrainingArguments(**{**load_recipe("tiny-generator"), "max_steps": 2000, **changes})
+        steps = [{"step": 500 * n, "tokens": 1.024e6 * n, "eval_loss": 9.0, "eval_mlm_loss": 6.0} for n in range(5)]
+        run.mkdir()
+        (run / "config.yaml").write_text(as_yaml(settings))
+        (run / "metrics.json").write_text(json.dumps({"steps": 2000, "unigram_cross_entropy": 7.2, "alarms": []}))
+        (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in steps))
+    tab = open_page(browser, report(list(map(str, runs)), str(tmp_path / "page.html"), rows=0, quiet=True))
+    label = "healthy: as reference runs ("
+    least, most = [found for found in traces(tab, "mlm_loss") if found["name"].startswith(label)]
+    assert least["x"] == most["x"] == [500, 1000, 1500, 2000]
+    assert all(low > high for low, high in zip(least["y"], most["y"], strict=True))
+    assert label in tab.page.inner_text("#legend-mlm_loss")
+    change(tab, tab.page.locator("input.run").first.uncheck)
+    assert not [found for found in traces(tab, "mlm_loss") if found["name"].startswith(label)]
+    assert label not in tab.page.inner_text("#legend-mlm_loss")
 
 
 def test_runs_can_be_taken_away(several: Tab) -> None:

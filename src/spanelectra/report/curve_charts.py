@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+from spanelectra.reference_curves import LAGS, matching_curves, value_of
 from spanelectra.report.curves import Column, Curves
 from spanelectra.report.panels import Panel
 from spanelectra.report.run_record import RunRecord
@@ -24,7 +25,8 @@ class Chart:
         key: its id in the page.
         title: heading.
         sentence: what it means.
-        specification: what ``page.js`` draws: either ``curves`` with ``lines_of_reference``, or Plotly's ``traces``.
+        specification: what ``page.js`` draws: either ``curves`` with ``lines_of_reference`` and perhaps ``bands``, or
+            Plotly's ``traces``.
         heading: of the columns of ``rows``.
         rows: the picture's numbers as text, for those who read tables.
     """
@@ -72,6 +74,7 @@ def curve_chart(panel: Panel, records: list[RunRecord], curves: list[tuple[Curve
         "from_zero": panel.from_zero,
         "curves": drawn,
         "lines_of_reference": _lines_of_reference(panel, records, curves),
+        "bands": _bands(panel, records, curves),
     }
     heading = ["run", "curve", "text", "first", "lowest", "highest", "last"]
     return Chart(panel.key, panel.title, panel.sentence, specification, heading, rows)
@@ -97,6 +100,29 @@ def _lines_of_reference(
         owners = ", ".join(records[run].name for run in runs)
         lines.append({"value": value, "label": f"{label}: {owners}" if len(found) > 1 else label, "runs": runs})
     return lines
+
+
+def _bands(panel: Panel, records: list[RunRecord], curves: list[tuple[Curves, Curves]]) -> list[dict[str, Any]]:
+    """What is healthy at each evaluation of a run: as good as the best reference run, or not yet lagging behind them.
+
+    ``None`` where that is not known.
+    """
+    bands = []
+    for place, (record, (_, held_out)) in enumerate(zip(records, curves, strict=True)):
+        max_steps, unigram = number(record.settings.get("max_steps")), baseline("unigram", record, held_out)
+        for curve in matching_curves(record.settings) if max_steps else []:
+            if curve.metric not in panel.metrics or curve.metric not in held_out.values:
+                continue
+            ends: list[tuple[float | None, float | None]] = []
+            for step, tokens in zip(held_out.axes["steps"], held_out.axes["tokens"], strict=True):
+                gains = curve.expected(tokens, tokens / step * max_steps) if step and tokens and max_steps else None
+                least, most = (LAGS * gains[0], gains[1]) if gains else (None, None)
+                ends.append((value_of(curve.metric, least, unigram), value_of(curve.metric, most, unigram)))
+            if any(None not in pair for pair in ends):
+                known = {"least": [least for least, _ in ends], "most": [most for _, most in ends]}
+                label = f"healthy: as reference runs ({curve.runs}), down to half of their gain over guessing"
+                bands.append({"run": place, "lines": f"{place} {KINDS[1]}", "label": label, **known})
+    return bands
 
 
 # Baseline of a panel -> what its line is called.

@@ -95,6 +95,25 @@ function referenceTraces(chart, curves, colours) {
   }));
 }
 
+// What is healthy, at the points of the run that is compared with reference runs.
+function bandTraces(chart, curves, axis, colours) {
+  return bandsToSee(chart, curves).flatMap((band) => {
+    const places = page.lines[band.lines][axis], known = (value, at) => value !== null && places[at] !== null;
+    const colour = colourOfBand(chart, band, colours), kept = (values) => values.filter(known), x = places.filter((_, at) => known(band.least[at], at));
+    const edge = { type: "scatter", mode: "lines", x, name: plain(band.label), line: { color: `${colour}66`, width: 1 }, hoverinfo: "skip" };
+    return [{ ...edge, y: kept(band.least) }, { ...edge, y: kept(band.most), fill: "tonexty", fillcolor: `${colour}33` }];
+  });
+}
+
+function bandsToSee(chart, curves) {
+  const runs = new Set(curves.map((curve) => curve.run));
+  return (chart.bands ?? []).filter((band) => runs.has(band.run));
+}
+
+function colourOfBand(chart, band, colours) {
+  return distinct(chart.bands.map((each) => each.run)).length > 1 ? colours.series[band.run % colours.series.length] : colours.faint;
+}
+
 // Where runs have different lines of reference, those of the runs that are to be seen, each in the colour of its run.
 function referencesToSee(chart, curves) {
   const runs = new Set(curves.map((curve) => curve.run)), all = chart.lines_of_reference;
@@ -116,6 +135,11 @@ function showLegend(chart, curves, colours) {
   for (const reference of referencesToSee(chart, curves)) {
     const item = document.createElement("span");
     item.append(lineSample(colourOfReference(chart, reference, colours), "5px,5px"), reference.label);
+    legend.append(item);
+  }
+  for (const band of bandsToSee(chart, curves)) {
+    const item = document.createElement("span");
+    item.append(lineSample(`${colourOfBand(chart, band, colours)}66`, "solid"), band.label);
     legend.append(item);
   }
 }
@@ -196,7 +220,8 @@ function draw(chart) {
     const curves = curvesToSee(chart, chosen, colours);
     showLegend(chart, curves, colours);
     const seen = curves.filter((curve) => !chart.off?.has(curve.owner) && !chart.off?.has(curve.label));
-    traces = [...seen.flatMap((curve) => curveTraces(curve, chosen.smoothing)), ...referenceTraces(chart, seen, colours)];
+    const drawn = seen.flatMap((curve) => curveTraces(curve, chosen.smoothing));
+    traces = [...bandTraces(chart, seen, chosen.axis, colours), ...drawn, ...referenceTraces(chart, seen, colours)];
   }
   return Plotly.react(place, traces, layout(chart, chosen, colours), CONFIG);
 }
