@@ -30,6 +30,8 @@ HEADS = ("MaskedLM", "SequenceClassification", "TokenClassification", "QuestionA
 QUICK = [("modernbert", "SequenceClassification"), ("bert", "QuestionAnswering")]
 EVERY = [("electra", "PreTraining"), *((family, head) for family in FAMILIES for head in HEADS)]
 OTHERS = [case for case in EVERY if case not in QUICK]
+# of the largest output: float32 sums in another order, which differs from processor to processor (1.3e-5 was seen)
+ROUNDING = 5e-5
 BATCHES = [
     ["One."],
     ["The names in the module are listed here, one after the other.", "An error.", "Of a type."],
@@ -103,12 +105,12 @@ def check_equality(exported: Exported) -> None:
         found = session.run(None, {spec.name: inputs[spec.name].numpy() for spec in session.get_inputs()})
         assert [spec.name for spec in session.get_outputs()] == list(expected) == list(exported.summary["outputs"])
         for own, other in zip(expected.to_tuple(), found, strict=True):
-            torch.testing.assert_close(torch.from_numpy(other), own, rtol=0, atol=1e-5 * own.abs().max().item())
+            torch.testing.assert_close(torch.from_numpy(other), own, rtol=0, atol=ROUNDING * own.abs().max().item())
 
 
 def test_the_graph_computes_what_the_model_computes(exported: Exported) -> None:
     check_equality(exported)
-    assert exported.summary["difference"] <= 1e-5
+    assert exported.summary["difference"] <= ROUNDING
 
 
 @pytest.mark.slow
@@ -132,7 +134,7 @@ def test_a_sliding_window_shorter_than_the_input(
     with torch.no_grad():
         assert not torch.equal(windowed(**inputs).logits, model(**inputs).logits), "the window has no effect"
     save_model(tmp_path / "model", windowed, tokenizers["modernbert"])
-    assert export_onnx(str(tmp_path / "model"), str(tmp_path / "onnx"), quiet=True)["difference"] <= 1e-5
+    assert export_onnx(str(tmp_path / "model"), str(tmp_path / "onnx"), quiet=True)["difference"] <= ROUNDING
 
 
 def test_the_directory_is_whole_and_its_page_works(exported: Exported) -> None:
@@ -194,7 +196,7 @@ def test_outputs_of_another_shape_are_no_match(exported: Exported) -> None:
 
     session = open_session(exported.out / "model.onnx")
     assert largest_difference(session, Narrower(), exported.tokenizer) == float("inf")  # type: ignore[arg-type]
-    assert largest_difference(session, exported.model, exported.tokenizer) <= 1e-5
+    assert largest_difference(session, exported.model, exported.tokenizer) <= ROUNDING
 
 
 def test_the_weights_of_a_large_model_lie_beside_the_graph(
@@ -204,7 +206,7 @@ def test_the_weights_of_a_large_model_lie_beside_the_graph(
     save_graph(graph_of(exported), tmp_path)
     assert (tmp_path / "model.onnx.data").stat().st_size > 1000
     session = open_session(tmp_path / "model.onnx")
-    assert largest_difference(session, exported.model, exported.tokenizer) <= 1e-5
+    assert largest_difference(session, exported.model, exported.tokenizer) <= ROUNDING
 
 
 def test_an_existing_directory_is_replaced_only_when_asked_and_only_if_it_is_an_export(
@@ -339,7 +341,7 @@ def test_the_documented_lines_run_without_torch(exported: Exported, tmp_path: Pa
         expected = exported.model(**inputs)
     assert variables["outputs"].keys() == expected.keys()
     for name, array in variables["outputs"].items():
-        atol = 1e-5 * expected[name].abs().max().item()
+        atol = ROUNDING * expected[name].abs().max().item()
         torch.testing.assert_close(torch.from_numpy(array), expected[name], rtol=0, atol=atol)
     if "start_logits" in expected:
         exec(answering, variables)
@@ -355,5 +357,5 @@ def test_the_documented_lines_of_transformers(tokenizers: dict[str, PreTrainedTo
     exec(lines, variables)
     with torch.no_grad():
         expected = model(**variables["inputs"]).logits
-    atol = 1e-5 * expected.abs().max().item()
+    atol = ROUNDING * expected.abs().max().item()
     torch.testing.assert_close(variables["outputs"].logits, expected, rtol=0, atol=atol)
