@@ -210,7 +210,7 @@ def main() -> None:
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if arguments.page:
-        name = f"limit {arguments.shape} cpu {arguments.threads}"
+        name = f"limit {arguments.shape}, {result['processor']}, threads: {arguments.threads}"
         replace_section(ROOT / "docs/throughput.md", name, section(result))
 
 

@@ -6,7 +6,8 @@ Every step runs in a process of its own, so that memory is its own; the processe
 after round, so that a busy moment hits all of them. Reported are medians over rounds, and the middle half's spread.
 Ratios are taken within a round, to the naive step with the same dropout. Utilisation is (FLOPs that the step needs) /
 (seconds x the matrix-product peak of the same round): only scored positions count as needed, so a step that projects
-every position to the vocabulary is charged for it. On a GPU all steps run under bfloat16 autocast.
+every position to the vocabulary is charged for it. The peak is one of the step's own arithmetic: on a GPU all steps run
+under bfloat16 autocast, on a processor that has instructions for it those whose names say so.
 
 The rows of electra-pytorch need `pip install --no-deps electra-pytorch==0.1.2` (its own requirements ask for
 transformers 3.0.2; the module runs without); they are left out, and named, where it is missing.
@@ -84,15 +85,14 @@ def _work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int
     flops = 0.0
     try:
         if name == PEAK:
-            dtype = torch.bfloat16 if on_gpu else torch.float32
             pipe.send(0.0)
             while pipe.recv():
-                pipe.send(measure_peak_flops(device, dtype))
+                pipe.send([measure_peak_flops(device, dtype) for dtype in (torch.float32, torch.bfloat16)])
             raise Finished
         choice = STEPS[name]
         if choice.keeps_memory:
             keep_freed_memory()
-        bench = Bench(SHAPES[shape_name], rows, device, choice.dropout, choice.compiled)
+        bench = Bench(SHAPES[shape_name], rows, device, choice.dropout, choice.compiled, on_gpu or choice.bf16)
         if choice.make is None:
             flops = bench.flops(*OBJECTIVES)
             run_trainer(bench, gate.after_step)
@@ -102,7 +102,9 @@ def _work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int
                 step()
                 gate.after_step()
     except Finished:
-        pipe.send({"flops": flops, "peak_memory_mib": peak_device_memory_mib() if on_gpu else peak_memory_mib()})
+        memory = peak_device_memory_mib() if on_gpu else peak_memory_mib()
+        bf16 = on_gpu or (name in STEPS and STEPS[name].bf16)
+        pipe.send({"flops": flops, "peak_memory_mib": memory, "bf16": bf16})
 
 
 class Worker:
@@ -147,7 +149,7 @@ class LeftOut(RuntimeError):
 
 
 def measure(names: list[str], arguments: argparse.Namespace, rows: Path, device: str) -> dict[str, Any]:
-    """Let the steps take turns; returns seconds a step by name and round, and the peak of each round."""
+    """Let the steps take turns; returns seconds a step by name and round, and both peaks of each round."""
     peak = Worker(PEAK, arguments, rows, device)
     workers: dict[str, Worker] = {}
     failed: dict[str, str] = {}
@@ -189,7 +191,8 @@ def make_rows(measured: dict[str, Any], tokens: int) -> list[dict[str, Any]]:
         about = measured["about"][name]
         rates = [tokens / value for value in seconds]
         first, third = quartiles(rates)
-        used = [about["flops"] / value / peak for value, peak in zip(seconds, measured["peaks"], strict=True)]
+        peaks = [pair[about["bf16"]] for pair in measured["peaks"]]
+        used = [about["flops"] / value / peak for value, peak in zip(seconds, peaks, strict=True)]
         ratios = [other / value for other, value in zip(naive, seconds, strict=True)] if naive else []
         rows.append(
             {
@@ -215,7 +218,7 @@ def compare(measured: dict[str, Any], faster: str, slower: str) -> dict[str, Any
     return {"faster": faster, "slower": slower, "ratio": statistics.median(ratios), "quartiles": quartiles(ratios)}
 
 
-# (faster, slower): the same dropout on both sides
+# (faster, slower): the same dropout on both sides, and the same arithmetic but where a name says otherwise
 COMPARISONS = [
     ("ours without boundary heads", "naive Hugging Face"),
     ("ours without boundary heads", "electra-pytorch"),
@@ -228,7 +231,15 @@ COMPARISONS = [
     ("ours, no dropout", "ours, no dropout, freed memory returned"),
     ("naive Hugging Face, no dropout", "naive Hugging Face, no dropout, freed memory returned"),
     ("ours, no dropout", "ours, no dropout, in the trainer"),
+    ("ours without boundary heads, no dropout, bfloat16", "naive Hugging Face, no dropout"),
+    ("ours without boundary heads, no dropout, bfloat16", "ours without boundary heads, no dropout"),
+    ("ours, no dropout, bfloat16", "ours, no dropout"),
+    ("ours, no dropout, bfloat16", "plain MLM, no dropout, bfloat16"),
 ]
+
+
+def _peaks(peaks: dict[str, float]) -> str:
+    return " and ".join(f"{flops / 1e9:,.0f} GFLOP/s in {arithmetic}" for arithmetic, flops in peaks.items())
 
 
 def section(result: dict[str, Any]) -> str:
@@ -255,7 +266,7 @@ def section(result: dict[str, Any]) -> str:
             f"## {result['shape']}, {result['rows_a_step']} rows of {result['length']} tokens, {result['where']}",
             "",
             f"{result['about_shape']}. Medians of {result['round_count']} rounds (middle half); utilisation against a "
-            f"matrix-product peak of {result['peak_flops'] / 1e9:,.0f} GFLOP/s in {result['arithmetic']}. "
+            f"matrix-product peak of {_peaks(result['peak_flops'])}. "
             f"torch {versions['torch']}, transformers {versions['transformers']}, Python {versions['python']}; "
             f"{at(result['checked_out'])}, load of the machine before: {result['load']:.1f}.",
             "",
@@ -286,16 +297,19 @@ def main() -> None:
 
     import torch
 
-    from spanelectra.environment import describe_environment
+    from spanelectra.environment import describe_environment, has_bfloat16_instructions
     from training_steps import SHAPES, STEPS, prepare_rows
 
     shape = SHAPES[arguments.shape]
     names = [name for name, choice in STEPS.items() if not (arguments.quick and choice.compiled)]
     if shape.encoder != "electra":
         names = [name for name in names if not name.startswith("electra-pytorch")]
+    device = arguments.device if arguments.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
+    if device == "cuda" or not has_bfloat16_instructions():
+        # on a GPU all steps are in bfloat16; a processor without instructions for it emulates them, slowly
+        names = [name for name in names if not STEPS[name].bf16]
     if arguments.only:
         names = [name for name in names if name in arguments.only.split(";")]
-    device = arguments.device if arguments.device != "auto" else ("cuda" if torch.cuda.is_available() else "cpu")
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as temporary:
         rows = prepare_rows(arguments.work_dir or Path(temporary), shape.length)
@@ -309,8 +323,10 @@ def main() -> None:
         "rows_a_step": shape.rows,
         "length": shape.length,
         "where": environment["devices"][0] if device == "cuda" else processor,
-        "arithmetic": "bfloat16" if device == "cuda" else "float32",
-        "peak_flops": statistics.median(measured["peaks"]),
+        "peak_flops": {
+            arithmetic: statistics.median(pair[number] for pair in measured["peaks"])
+            for number, arithmetic in enumerate(("float32", "bfloat16"))
+        },
         "round_count": arguments.rounds,
         "checked_out": checked_out("src/spanelectra"),
         "load": load,
@@ -327,7 +343,7 @@ def main() -> None:
         page = ROOT / "docs" / "throughput.md"
         if not page.is_file():
             page.write_text("# Throughput\n", encoding="utf-8")
-        replace_section(page, f"{arguments.shape} {device} {arguments.threads}", text)
+        replace_section(page, f"{arguments.shape}, {result['where']}", text)
 
 
 if __name__ == "__main__":

@@ -97,10 +97,13 @@ class Bench:
         device: where to train.
         dropout: of every encoder.
         compiled: whether encoders are compiled.
+        bf16: bfloat16 autocast.
     """
 
-    def __init__(self, shape: Shape, rows: Path, device: torch.device, dropout: float, compiled: bool) -> None:
-        self.shape, self.rows, self.device, self.compiled = shape, rows, device, compiled
+    def __init__(
+        self, shape: Shape, rows: Path, device: torch.device, dropout: float, compiled: bool, bf16: bool = False
+    ) -> None:
+        self.shape, self.rows, self.device, self.compiled, self.bf16 = shape, rows, device, compiled, bf16
         self.settings = PretrainingArguments(
             data=str(rows),
             out_dir=str(rows.parent / "run"),
@@ -143,7 +146,7 @@ class Bench:
         return itertools.cycle(made)
 
     def step(self, model: nn.Module, loss: Callable[[dict[str, Tensor]], Tensor]) -> Callable[[], None]:
-        """Forward, backward, clipping and fused AdamW; bfloat16 autocast on a GPU, for everyone."""
+        """Forward, backward, clipping and fused AdamW."""
         model.to(self.device).train()
         optimizer = build_optimizer(
             model,
@@ -155,10 +158,9 @@ class Bench:
             eps=1e-6,
         )
         batches = self.batches()
-        on_gpu = self.device.type == "cuda"
 
         def run() -> None:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=on_gpu):
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
                 value = loss(next(batches))
             value.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -311,20 +313,27 @@ class Choice:
         compiled: whether encoders are compiled.
         keeps_memory: whether malloc keeps what is freed. Our commands have it do so, and anybody can: everything is
             compared with it, and what it brings is a comparison of its own.
+        bf16: bfloat16 autocast on a processor; on a GPU every step has it.
     """
 
     make: Callable[[Bench], Step] | None
     dropout: float = 0.0
     compiled: bool = False
     keeps_memory: bool = True
+    bf16: bool = False
 
     @property
     def baseline(self) -> str:
-        """The naive step with the same dropout and the same memory."""
-        return NAIVE + ("" if self.dropout else ", no dropout") + ("" if self.keeps_memory else RETURNED)
+        """The naive step with the same dropout, memory and arithmetic."""
+        return (
+            NAIVE
+            + ("" if self.dropout else ", no dropout")
+            + ("" if self.keeps_memory else RETURNED)
+            + (BFLOAT16 if self.bf16 else "")
+        )
 
 
-NAIVE, RETURNED = "naive Hugging Face", ", freed memory returned"
+NAIVE, RETURNED, BFLOAT16 = "naive Hugging Face", ", freed memory returned", ", bfloat16"
 _WITHOUT_HEADS, _WITH_HEADS = ours("mlm", "ato"), ours(*OBJECTIVES)
 STEPS: dict[str, Choice] = {
     NAIVE: Choice(naive_hugging_face, 0.1),
@@ -343,4 +352,8 @@ STEPS: dict[str, Choice] = {
     f"ours, no dropout{RETURNED}": Choice(_WITH_HEADS, keeps_memory=False),
     "ours, no dropout, compiled": Choice(_WITH_HEADS, compiled=True),
     "ours, no dropout, in the trainer": Choice(None),
+    f"{NAIVE}, no dropout{BFLOAT16}": Choice(naive_hugging_face, bf16=True),
+    f"plain MLM, no dropout{BFLOAT16}": Choice(plain_masked_language_model, bf16=True),
+    f"ours without boundary heads, no dropout{BFLOAT16}": Choice(_WITHOUT_HEADS, bf16=True),
+    f"ours, no dropout{BFLOAT16}": Choice(_WITH_HEADS, bf16=True),
 }

@@ -14,6 +14,7 @@ import torch
 from spanelectra import environment
 from spanelectra.environment import (
     describe_environment,
+    has_bfloat16_instructions,
     has_bfloat16_units,
     library_versions,
     peak_device_memory_mib,
@@ -82,10 +83,17 @@ def test_a_gpu_that_only_emulates_bfloat16_has_no_units_for_it(
 
 
 @pytest.mark.parametrize(
-    ("capabilities", "has_units"), [({"amx_bf16": True}, True), ({"avx2": True}, False), (None, False)]
+    ("capabilities", "has_units", "has_instructions"),
+    [
+        ({"amx_bf16": True}, True, True),
+        ({"amx_bf16": False, "avx512_bf16": True}, False, True),
+        ({"neon": True, "bf16": True}, False, True),
+        ({"avx2": True}, False, False),
+        (None, False, False),
+    ],
 )
-def test_bfloat16_units_of_a_processor(
-    capabilities: dict[str, bool] | None, has_units: bool, monkeypatch: pytest.MonkeyPatch
+def test_bfloat16_of_a_processor(
+    capabilities: dict[str, bool] | None, has_units: bool, has_instructions: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     if capabilities is None:
@@ -94,3 +102,4 @@ def test_bfloat16_units_of_a_processor(
     else:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert has_bfloat16_units() is has_units
+    assert has_bfloat16_instructions() is has_instructions

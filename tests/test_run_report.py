@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from small_runs import small_run
+from spanelectra import run_report
 from spanelectra.data.row_dataset import RowDataset
 from spanelectra.masking_setup import build_collator
 from spanelectra.pretraining import pretrain
@@ -20,6 +21,23 @@ def test_the_first_lines_say_when_the_discriminator_joins_and_what_is_masked(
     pretrain(small_run(rows, tmp_path / "run", generator_head_start=0.5, quiet=False))
     said = " ".join(capsys.readouterr().err.split())
     assert "join at step 3" in said and "rows have no room for all of theirs" in said
+
+
+@pytest.mark.parametrize(
+    ("bf16", "has_instructions", "is_said"), [("auto", True, True), ("auto", False, False), ("false", True, False)]
+)
+def test_bfloat16_is_offered_where_a_processor_has_instructions_for_it_and_nobody_has_chosen(
+    rows: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    bf16: str,
+    has_instructions: bool,
+    is_said: bool,
+) -> None:
+    monkeypatch.setattr(run_report, "has_bfloat16_instructions", lambda: has_instructions)
+    pretrain(small_run(rows, tmp_path / "run", max_steps=1, bf16=bf16, quiet=False))
+    assert ("--bf16 true" in " ".join(capsys.readouterr().err.split())) is is_said
 
 
 def test_rows_that_stay_below_their_budget_are_counted(rows: Path) -> None:

@@ -185,13 +185,15 @@ def collect(
 
 
 def _processor_seconds(directory: Path, commands: list[str]) -> float | None:
-    """User and system time of commands over all sessions, what a kill undid included; ``None`` where unknown."""
+    """User and system time of commands over all sessions; ``None`` where one was cut off, whose end nobody saw."""
     file = directory / TIMES_NAME
-    times = [json.loads(text) for text in (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])]
-    ended = {entry["command"] for entry in times if entry["exit_code"] == 0}
-    if not ended.issuperset(commands):
+    entries = [json.loads(text) for text in (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])]
+    times = [entry for entry in entries if entry["command"] in commands]
+    ended = [entry for entry in times if "exit_code" in entry]
+    is_cut_off = len(times) != 2 * len(ended)
+    if is_cut_off or not {entry["command"] for entry in ended if entry["exit_code"] == 0}.issuperset(commands):
         return None
-    return round(sum(entry["processor_seconds"] for entry in times if entry["command"] in commands), 1)
+    return round(sum(entry["processor_seconds"] for entry in ended), 1)
 
 
 def _task_line(directory: Path, unit: Unit, task: Task, made_with: MadeWith) -> dict[str, Any]:

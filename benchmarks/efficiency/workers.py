@@ -179,6 +179,8 @@ class Workers:
             self._give_up(unit, directory, command, 0, "it left no result")
         else:
             self.say(f"{unit.name}: {command.name}")
+            # of one whose end nobody sees, what it cost is unknown
+            _append_times(directory, {"command": command.name, "started": time.strftime("%Y-%m-%d %H:%M:%S")})
             self.running.append(Running(unit, directory, command, self.launch(command, directory / LOG_NAME)))
 
     def _finish(self, unit: Unit, directory: Path) -> None:
@@ -213,12 +215,16 @@ class Workers:
             "processor_seconds": round(running.process.processor_seconds, 1),
             "exit_code": code,
         }
-        with open(running.directory / TIMES_NAME, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(entry) + "\n")
+        _append_times(running.directory, entry)
 
     def _give_up(self, unit: Unit, directory: Path, command: Command, code: int, reason: str) -> None:
         write_json(directory / FAILED_NAME, {"command": command.name, "exit_code": code, "reason": reason})
         self.say(f"{unit.name}: FAILED at {command.name}, exit code {code}: {reason}; see {directory / LOG_NAME}")
+
+
+def _append_times(directory: Path, entry: dict[str, Any]) -> None:
+    with open(directory / TIMES_NAME, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(entry) + "\n")
 
 
 def _tail(directory: Path) -> str:

@@ -142,7 +142,7 @@ class OptimisationArguments:
         ato_weight: weight of the all-token objective (50 in ELECTRA).
         sbpo_weight: weight of the span-boundary predictive objective.
         generator_head_start: fraction of the steps before the discriminator's losses switch on.
-        bf16: bfloat16 autocast; auto where a GPU has it.
+        bf16: bfloat16 autocast; auto where a GPU has it. A processor with instructions for it gains from true.
         torch_compile: compile the encoders; falls back to eager where there is no compiler.
         gradient_checkpointing: recompute activations to save memory.
         dataloader_num_workers: processes that mask rows ahead; masking is fast, so 0 is usually best.

@@ -48,9 +48,18 @@ def has_bfloat16_units() -> bool:
     """Whether this machine multiplies bfloat16 matrices in units of their own: a GPU's, or AMX in a processor."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(_processor_capabilities().get("amx_bf16", False))
+
+
+def has_bfloat16_instructions() -> bool:
+    """Whether the processor multiplies bfloat16 numbers itself: in AMX, or in vectors (AVX-512's or Arm's)."""
+    capabilities = _processor_capabilities()
+    return any(capabilities.get(name, False) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+
+
+def _processor_capabilities() -> dict[str, Any]:
     # torch 2.9 does not tell yet
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(capabilities.get("amx_bf16", False))
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 def process_rank() -> int:

@@ -15,7 +15,7 @@ from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
 from spanelectra.console import say
 from spanelectra.data.data_collator import DataCollatorForSpanElectra
 from spanelectra.data.training_rows import RowBatch
-from spanelectra.environment import library_versions, peak_device_memory_mib
+from spanelectra.environment import has_bfloat16_instructions, library_versions, peak_device_memory_mib
 from spanelectra.flops import count_parameters
 from spanelectra.health import HealthMonitor
 from spanelectra.memory import peak_memory_mib
@@ -62,6 +62,8 @@ def describe_run(
         say(console, f"the discriminator, and its losses, join at step {head_start:,}; held-out lines show them before")
     if isinstance(data.collate, DataCollatorForSpanElectra):
         say(console, _describe_masks(data.collate, min(data.rows, MASKS_SHOWN)))
+    if settings.bf16 == "auto" and trainer.args.device.type == "cpu" and has_bfloat16_instructions():
+        say(console, "this processor has instructions for bfloat16: --bf16 true may be faster (docs/throughput.md)")
     if epochs > 20:
         say(console, "that is many times: a smaller --max_steps may do as well, more text would do better")
     if data.unigram_cross_entropy is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,9 @@ class FakeProcess:
 
     processor_seconds = 1.0
 
-    def __init__(self, command: Command, log: Path, fails: bool) -> None:
+    def __init__(self, command: Command, log: Path, fails: bool, look: Callable[[], None]) -> None:
         log.write_text("a loss that is no number\n", encoding="utf-8")
-        self.command, self.fails, self.looks, self.told = command, fails, 0, False
+        self.command, self.fails, self.look, self.looks, self.told = command, fails, look, 0, False
         words = dict(itertools.pairwise(command.words))
         self.out = Path(words.get("--out_dir") or words.get("--resume") or words["--out"])
         if not self.out.suffix:
@@ -33,6 +34,7 @@ class FakeProcess:
             (self.out / "config.yaml").write_text("".join(lines), encoding="utf-8")
 
     def poll(self) -> int | None:
+        self.look()
         self.looks += 1
         if self.told:
             return 143
@@ -79,14 +81,14 @@ class FakeRunner:
         self.said: list[str] = []
         self.fails = fails
 
-    def run(self, stop_at: int | None = None) -> Workers:
-        """Run what is left, or until so many commands were started."""
+    def run(self, stop_at: int | None = None, look: Callable[[], None] = lambda: None) -> Workers:
+        """Run what is left, or until so many commands were started; ``look`` is called at every look at one."""
 
         def launch(command: Command, log: Path) -> FakeProcess:
             self.commands.append(command.words)
             if stop_at is not None and len(self.commands) >= stop_at:
                 workers.stop()
-            return FakeProcess(command, log, self.fails in str(log))
+            return FakeProcess(command, log, self.fails in str(log), look)
 
         experiment = self.experiment
         workers = Workers(

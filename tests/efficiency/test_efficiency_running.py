@@ -39,6 +39,19 @@ def test_a_unit_that_was_stopped_goes_on_where_it_was(tmp_path, rows):
     assert not lost.commands
 
 
+def test_what_a_unit_cost_is_unknown_where_nobody_saw_the_end_of_a_command(tmp_path, rows):
+    runner = FakeRunner(tmp_path, rows, "method=bert,purpose=tuning")
+
+    def dies() -> None:
+        raise KeyboardInterrupt
+
+    # the program is killed as its first command runs
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(look=dies)
+    FakeRunner(tmp_path, rows, "method=bert,purpose=tuning").run()
+    assert {line["processor_seconds"] for line in read_lines(tmp_path / "results.jsonl")} == {None}
+
+
 def test_commands_of_methods_differ_in_the_method_alone(tmp_path, rows):
     runner = FakeRunner(tmp_path, rows, "purpose=tuning")
     runner.run()
