@@ -286,7 +286,8 @@ def _made_on(lines: Sequence[Line]) -> str:
         environment = line["environment"]
         versions = environment["versions"]
         where = ", ".join(environment["devices"]) or environment["processor"]
-        machines[f"{where}, one thread a run, {environment['workers']} runs side by side; torch {versions['torch']}, "
+        threads = "one thread" if environment["threads"] == 1 else f"{environment['threads']} threads"
+        machines[f"{where}, {threads} a run, {environment['workers']} side by side; torch {versions['torch']}, "
                  f"transformers {versions['transformers']}"] = None  # fmt: skip
     commits = dict.fromkeys(at(line) for line in lines)
     return f"Machine: {'; or '.join(machines)}; {', '.join(commits)}."

@@ -1,10 +1,10 @@
 """Who learns most from the same compute? Runs what is left of a tier; docs/efficiency-protocol.md is its protocol.
 
     python benchmarks/efficiency/run.py benchmarks/efficiency/tier1.yaml --data ROWS --tasks TASKS --work_dir WORK \\
-        [--workers 2] [--minutes 600] [--only budget=4e13,method=bert] [--dry_run]
+        [--workers 2] [--threads 1] [--minutes 600] [--only budget=4e13,method=bert] [--dry_run]
 
 ``ROWS`` is what `spanelectra prepare` wrote, ``TASKS`` the folder with conll2003, sst2 and so on. Every unit is a chain
-of `spanelectra` commands in ``WORK``, each in a process on one thread. It may be stopped at any time, by Ctrl-C, by
+of `spanelectra` commands in ``WORK``, each in a process. It may be stopped at any time, by Ctrl-C, by
 SIGTERM, by --minutes or by a power cut; the same command goes on. A finished unit is a line of
 `benchmarks/efficiency/results-TIER.jsonl`, to be committed; what has a line is not run again. A unit that fails is
 named and passed over; delete its `failed.json` to try again.
@@ -44,12 +44,20 @@ class Experiment:
         results: file of results.
         only: a unit must pass all of these.
         workers: units side by side, to be noted in the results.
+        threads: of each command, likewise.
     """
 
     def __init__(
-        self, tier: Tier, places: Places, results: Path, only: list[Callable[[Unit], bool]], workers: int = 1
+        self,
+        tier: Tier,
+        places: Places,
+        results: Path,
+        only: list[Callable[[Unit], bool]],
+        workers: int = 1,
+        threads: int = 1,
     ) -> None:
-        self.tier, self.places, self.results, self.only, self.workers = tier, places, results, only, workers
+        self.tier, self.places, self.results, self.only = tier, places, results, only
+        self.workers, self.threads = workers, threads
         rows = RowDataset(places.data)
         self.tokenizer, self.length = rows.tokenizer(), rows.max_seq_length
         self.made_with = MadeWith(tier, places.data, places.tasks)
@@ -92,7 +100,8 @@ class Experiment:
 
     def finish(self, unit: Unit, directory: Path) -> None:
         """Write the unit's line of results."""
-        self._add(collect(self.tier, unit, self.stages(unit), directory, self.made_with, self.workers))
+        at_once = {"threads": self.threads, "workers": self.workers}
+        self._add(collect(self.tier, unit, self.stages(unit), directory, self.made_with, at_once))
         remove_checkpoints(directory)
 
     def _add(self, line: dict, write: bool = True) -> None:
@@ -181,7 +190,10 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--tasks", type=Path, required=True)
     parser.add_argument("--work_dir", type=Path, required=True)
-    parser.add_argument("--workers", type=int, default=2, help="units side by side, a thread each")
+    parser.add_argument("--workers", type=int, default=2, help="units side by side")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="of each; two units on a thread each do more than one on two"
+    )
     parser.add_argument("--minutes", type=float, default=float("inf"), help="of which the last few are for stopping")
     parser.add_argument("--only", help="such as budget=4e13,method=bert,method=electra,seed=1,purpose=evaluation")
     parser.add_argument("--dry_run", action="store_true", help="show the plan")
@@ -192,7 +204,9 @@ def main() -> int:
         tier = with_rates(read_tier(arguments.tier))
         places = Places(*(path.resolve() for path in (arguments.data, arguments.tasks, arguments.work_dir)))
         results = arguments.results or results_path(tier.name)
-        experiment = Experiment(tier, places, results, read_filters(arguments.only, tier), arguments.workers)
+        experiment = Experiment(
+            tier, places, results, read_filters(arguments.only, tier), arguments.workers, arguments.threads
+        )
         if not experiment.plan():
             raise UserError(f"--only {arguments.only}: no unit of {tier.name} is all of that; --dry_run shows them.")
         if arguments.dry_run:
@@ -222,7 +236,7 @@ def run(experiment: Experiment, count: int, start: float, minutes: float) -> int
         experiment.next_unit,
         experiment.next_command,
         experiment.finish,
-        lambda command, log: CommandProcess(command, log, lock),
+        lambda command, log: CommandProcess(command, log, lock, experiment.threads),
         say,
     )
     for number in (signal.SIGTERM, signal.SIGINT):

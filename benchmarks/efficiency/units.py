@@ -144,14 +144,14 @@ def _flags(settings: dict[str, Any]) -> list[str]:
 
 
 def collect(
-    tier: Tier, unit: Unit, stages: tuple[StagePlan, ...], directory: Path, made_with: MadeWith, workers: int
+    tier: Tier, unit: Unit, stages: tuple[StagePlan, ...], directory: Path, made_with: MadeWith, at_once: dict[str, int]
 ) -> dict[str, Any]:
     """The unit's line of results, from the files that its commands have left.
 
     Args:
         tier, unit, stages, directory: as for :func:`next_command`.
         made_with: digests of what its numbers depend on.
-        workers: units that ran side by side, which the wall time depends on.
+        at_once: ``threads`` of a command and ``workers`` side by side, which the wall time depends on.
 
     Raises:
         UserError: for a run that is not the unit's.
@@ -179,7 +179,7 @@ def collect(
         "probe_made_with": made_with.probe,
         "stages": [] if is_fresh else _stage_lines(method.stages, stages, runs, directory),
         "made_with": made_with.pre_training[unit.method],
-        "environment": {**describe_environment(), "threads": 1, "workers": workers},
+        "environment": {**describe_environment(), **at_once},
         **checked_out("src", "benchmarks/efficiency/*.py", "benchmarks/efficiency/*.yaml"),
     }
 

@@ -42,16 +42,17 @@ class Process(Protocol):
 
 
 class CommandProcess:
-    """A command of `spanelectra` on one thread, in a session of its own: Ctrl-C is this program's to hand on.
+    """A command of `spanelectra` in a session of its own: Ctrl-C is this program's to hand on.
 
     Args:
         command: what to run.
         log: file that what it says is appended to.
         keep_open: descriptor of the lock, held as long as any process lives.
+        threads: that it has.
     """
 
-    def __init__(self, command: Command, log: Path, keep_open: int) -> None:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    def __init__(self, command: Command, log: Path, keep_open: int, threads: int) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
         words = [sys.executable, "-m", "spanelectra.cli", *command.words]
         with open(log, "a", encoding="utf-8") as stream:
             stream.write(f"$ spanelectra {' '.join(command.words)}\n")
