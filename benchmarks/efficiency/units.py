@@ -130,6 +130,8 @@ def _fine_tuning(
         "seed": 10 * unit.seed,
         "seeds": tier.fine_tuning_seeds,
         "random_weights": tier.methods[unit.method].fresh,
+        # the same arithmetic on every machine; by default it is the processor's choice
+        "bf16": False,
         "resume": True,
     }
     return Command(f"finetune {task.name}", ("finetune", *_flags(settings)))
