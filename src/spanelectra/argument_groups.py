@@ -69,6 +69,8 @@ class ModelArguments:
         span_position_size: width of the boundary heads' position embeddings.
         embedding_init: how token embeddings start: random, or from which tokens occur together in the training rows
             (a decomposition of their mutual information, in seconds).
+        output_bias_init: how the biases of the vocabulary projection start: zero, or the logarithms of the tokens'
+            frequencies in the training rows, so that frequencies need not be learned.
     """
 
     encoder: Literal["electra", "modernbert"] = "modernbert"
@@ -87,6 +89,7 @@ class ModelArguments:
     objectives: list[Objective] | None = None
     span_position_size: int = 64
     embedding_init: Literal["random", "cooccurrence"] = "random"
+    output_bias_init: Literal["zero", "unigram"] = "zero"
 
 
 @dataclass

@@ -281,6 +281,27 @@ def start_from_cooccurrence(
     return f"embeddings: {int(occurring.sum()):,} of {len(found):,} tokens start from what they occur with"
 
 
+@torch.no_grad()
+def start_from_unigram(model: SpanElectraForPreTraining, token_counts: NDArray[np.int64]) -> str:
+    """Fill the generator's output biases with log frequencies (Meister et al. 2023, "A natural bias").
+
+    A bias moves by a learning rate a step, so that from zero it takes thousands of steps to say that a token is rare.
+    Until then tied embeddings have to say it, by which those of rare tokens all come to point the same way.
+
+    Args:
+        model: fresh.
+        token_counts: (vocabulary,) of the training rows; one is added to each, for what never occurs.
+
+    Returns:
+        What was filled, in a sentence.
+    """
+    assert model.generator is not None
+    bias = model.generator.language_model.get_output_embeddings().bias
+    counts = torch.from_numpy(token_counts) + 1.0
+    bias.copy_((counts / counts.sum()).log())
+    return f"output biases: {len(counts):,} tokens start from how often they occur"
+
+
 def compile_encoders(model: SpanElectraForPreTraining) -> str | None:
     """Compile the encoders in place; returns why not, where no compiler works here, and leaves them eager."""
     try:

@@ -40,6 +40,7 @@ class RunData:
         unigram_cross_entropy: nats a token of guessing by frequency on held-out text; ``None`` if unknown.
         corrupted: whether the rows hold fake spans already.
         input_ids: (rows, length) token ids of the training rows, memory-mapped; ``None`` for corrupted ones.
+        token_counts: (vocabulary,) how often each token occurs in them; ``None`` likewise.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -51,6 +52,7 @@ class RunData:
     unigram_cross_entropy: float | None
     corrupted: bool = False
     input_ids: NDArray[np.integer[Any]] | None = None
+    token_counts: NDArray[np.int64] | None = None
 
 
 def read_data(settings: PretrainingArguments) -> RunData:
@@ -74,6 +76,7 @@ def read_data(settings: PretrainingArguments) -> RunData:
         collate_held_out=build_collator(held_out, settings, held_out=True) if len(held_out) else None,
         unigram_cross_entropy=unigram,
         input_ids=rows.input_ids,
+        token_counts=rows.token_counts,
     )
 
 
