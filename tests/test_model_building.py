@@ -25,6 +25,7 @@ from spanelectra.model_building import (
     compile_encoders,
     load_generator,
     start_from_cooccurrence,
+    start_from_unigram,
 )
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.pretraining import pretrain
@@ -299,6 +300,37 @@ class TestEmbeddingsFromCooccurrence:
         settings = {"stage": "discriminator", "generator": str(generator_run), "max_steps": 1}
         metrics = pretrain(small_run(rows, tmp_path / "run", embedding_init="cooccurrence", **settings))
         assert any("embedding_init=cooccurrence has no effect" in alarm for alarm in metrics["alarms"])
+
+
+class TestOutputBiases:
+    @pytest.mark.parametrize("size", [1.0, 0.5])
+    def test_fresh_weights_guess_by_frequency(self, tokenizer: PreTrainedTokenizerFast, size: float) -> None:
+        model = build(tokenizer, sharing="embeddings", generator_size=size)
+        counts = np.arange(len(tokenizer), dtype=np.int64) ** 2
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        language_model = model.generator.language_model  # type: ignore[union-attr]
+        indifferent = language_model(torch.full((1, 4), 7)).logits
+        assert start_from_unigram(model, counts).startswith(f"output biases: {len(counts):,} tokens")
+        changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+        assert changed and all(name.endswith("bias") and "generator." in name for name in changed)
+        gained = language_model(torch.full((1, 4), 7)).logits - indifferent
+        frequencies = torch.from_numpy((counts + 1) / (counts + 1).sum()).float()
+        torch.testing.assert_close(gained.exp(), frequencies.expand_as(gained), rtol=1e-4, atol=0)
+
+    def test_a_run_starts_so_and_says_it(self, rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        settings = {"stage": "generator", "max_steps": 1, "learning_rate": 1e-9, "quiet": False}
+        metrics = pretrain(small_run(rows, tmp_path / "run", output_bias_init="unigram", **settings))
+        assert "tokens start from how often they occur" in capsys.readouterr().err
+        assert metrics["held_out"]["mlm_loss"] == pytest.approx(metrics["unigram_cross_entropy"], abs=0.3)
+        other = pretrain(small_run(rows, tmp_path / "other", **settings))
+        assert other["held_out"]["mlm_loss"] > metrics["held_out"]["mlm_loss"] + 0.5
+
+    def test_without_a_fresh_generator_it_has_no_effect_and_says_so(
+        self, rows: Path, generator_run: Path, tmp_path: Path
+    ) -> None:
+        settings = {"stage": "discriminator", "generator": str(generator_run), "max_steps": 1}
+        metrics = pretrain(small_run(rows, tmp_path / "run", output_bias_init="unigram", **settings))
+        assert any("output_bias_init=unigram has no effect" in alarm for alarm in metrics["alarms"])
 
 
 def test_the_second_stage_takes_the_shape_of_a_generator_that_no_setting_describes(

@@ -182,9 +182,8 @@ def _model_of_run(
         if settings.embedding_init == "cooccurrence" and data.input_ids is not None and not settings.has_weights():
             special_ids = np.flatnonzero(word_start_table(data.tokenizer).special_ids)
             say(console, start_from_cooccurrence(model, data.input_ids, special_ids, settings.seed))
-        trains_generator = settings.stage != "discriminator"
-        if settings.output_bias_init == "unigram" and trains_generator and not settings.has_weights():
-            assert data.token_counts is not None
+        has_fresh_generator = settings.stage != "discriminator" and not settings.init_from
+        if settings.output_bias_init == "unigram" and has_fresh_generator and data.token_counts is not None:
             say(console, start_from_unigram(model, data.token_counts))
         if settings.stage == "discriminator" and not settings.generator and not settings.init_from:
             say(console, "discriminator: fresh weights (pass --generator to start from its weights)")

@@ -196,6 +196,7 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             (second, "generator_size generator_depth", "the generator is there already"),
             (bool(self.init_generator_from), "generator_size generator_depth", "--init_generator_from has its shape"),
             (self.has_weights() or corrupted, "embedding_init", "the embeddings come with the weights"),
+            (second or continued, "output_bias_init", "no generator starts from fresh weights"),
             (continued, "generator_size", "the width of --init_from cannot be cut"),
             (not joint or not discriminates, "generator_head_start", "generator and discriminator train apart"),
             (not joint or not discriminates, "sharing", "nothing is there to share with"),
