@@ -7,7 +7,8 @@ after round, so that a busy moment hits all of them. Reported are medians over r
 Ratios are taken within a round, to the naive step with the same dropout. Utilisation is (FLOPs that the step needs) /
 (seconds x the matrix-product peak of the same round): only scored positions count as needed, so a step that projects
 every position to the vocabulary is charged for it. The peak is one of the step's own arithmetic: on a GPU all steps run
-under bfloat16 autocast, on a processor that has instructions for it those whose names say so.
+under bfloat16 autocast, on a processor that has instructions for it those whose names say so. "At the peak" is how many
+times naive a step would be if all its FLOPs ran at that peak and nothing else took time: no code can be faster.
 
 The rows of electra-pytorch need `pip install --no-deps electra-pytorch==0.1.2` (its own requirements ask for
 transformers 3.0.2; the module runs without); they are left out, and named, where it is missing.
@@ -252,6 +253,8 @@ def section(result: dict[str, Any]) -> str:
             f"{row['mfu']:.2f}",
             f"{row['peak_memory_mib']:,.0f}",
             f"{row['ratio_to_naive']:.2f}" if row["ratio_to_naive"] else "-",
+            # the same FLOPs, all of them at the speed of the largest product
+            f"{row['ratio_to_naive'] / row['mfu']:.2f}" if row["ratio_to_naive"] else "-",
         ]
         for row in result["rows"]
     ]
@@ -270,7 +273,7 @@ def section(result: dict[str, Any]) -> str:
             f"torch {versions['torch']}, transformers {versions['transformers']}, Python {versions['python']}; "
             f"{at(result['checked_out'])}, load of the machine before: {result['load']:.1f}.",
             "",
-            table(["step", "tokens/s", "utilisation", "peak MiB", "times naive"], rows),
+            table(["step", "tokens/s", "utilisation", "peak MiB", "times naive", "at the peak"], rows),
             "",
             table(["", "times faster", "middle half"], compared),
             *[f"\nLeft out: {name} ({reason})." for name, reason in result["left_out"].items()],
