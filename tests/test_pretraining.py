@@ -191,6 +191,26 @@ def test_every_stage_goes_on_to_the_bit_and_over_the_end_of_an_epoch(
         assert all(torch.equal(tensor, states[1]["state"][number][key]) for key, tensor in state.items())
 
 
+def test_in_bfloat16_a_run_learns_alike_keeps_float32_weights_and_goes_on_to_the_bit(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"max_steps": 20, "save_steps": 10, "logging_steps": 1, "bf16": "true"}
+    exact = pretrain(small_run(rows, tmp_path / "exact", **{**settings, "bf16": "false"}))
+    rounded = pretrain(small_run(rows, tmp_path / "rounded", **settings))
+    assert weights(tmp_path / "rounded") != weights(tmp_path / "exact")
+    for name in ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss"):
+        assert rounded["held_out"][name] == pytest.approx(exact["held_out"][name], rel=0.02)
+    tensors = load_file(tmp_path / "rounded" / "model" / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
+    with monkeypatch.context() as patched:
+        patched.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(10))
+        with pytest.raises(KeyboardInterrupt):
+            pretrain(small_run(rows, tmp_path / "stopped", **settings))
+    resumed = pretrain(PretrainingArguments(resume=str(tmp_path / "stopped"), quiet=True))
+    assert weights(tmp_path / "stopped") == weights(tmp_path / "rounded")
+    assert resumed["held_out"] == rounded["held_out"]
+
+
 def test_a_finished_run_is_not_run_again(rows: Path, tmp_path: Path) -> None:
     first = pretrain(small_run(rows, tmp_path / "run"))
     digest = weights(tmp_path / "run")
