@@ -111,7 +111,10 @@ def test_the_defaults_of_every_method_pass_the_check(method):
             {"stage": "discriminator", "method": "bert"},
             r"needs a method that trains a discriminator \(electra or spanelectra\), not bert",
         ),
-        ({"stage": "discriminator", "objectives": ["mlm"]}, "name at least one of ato, sbpo for --stage discriminator"),
+        (
+            {"stage": "discriminator", "objectives": ["mlm"]},
+            "name at least one of ato, sbpo, correction for --stage discriminator",
+        ),
         ({"stage": "generator", "objectives": ["ato"]}, "name at least one of mlm, sbgo for --stage generator"),
         ({"objectives": []}, "name at least one of mlm, sbgo, ato, sbpo"),
         ({"objectives": ["mlm", "ato", "mlm"]}, "objectives: mlm is there twice"),

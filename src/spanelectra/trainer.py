@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from spanelectra.argument_groups import DISCRIMINATOR_OBJECTIVES
 from spanelectra.atomic_files import write_directory
 from spanelectra.checkpointing import remove_old_checkpoints
 from spanelectra.data.training_rows import RowBatch, RowsInOrder
@@ -104,7 +105,7 @@ class SpanElectraTrainer(Trainer):
         progress = step / max(1, self.args.max_steps)
         weights = {name: schedule(progress) for name, schedule in self.weight_schedules.items()}
         if self.settings.stage == "joint" and progress < self.settings.generator_head_start:
-            weights.update(ato=0.0, sbpo=0.0)
+            weights.update(dict.fromkeys(DISCRIMINATOR_OBJECTIVES, 0.0))
         return weights
 
     def compute_loss(
@@ -153,7 +154,7 @@ class SpanElectraTrainer(Trainer):
     def _row_flops(self, step: int) -> float:
         """FLOPs of training on one row at an optimiser step."""
         weights = self.loss_weights(step)
-        count, both = key = (self._positions, bool(weights["ato"] or weights["sbpo"]))
+        count, both = key = (self._positions, any(weights[name] for name in self.model.config.discriminator_objectives))
         if key not in self._known_row_flops:
             self._known_row_flops[key] = row_training_flops(self.model, self.length, count, with_discriminator=both)
         return self._known_row_flops[key]
