@@ -51,7 +51,7 @@ class SpanElectraDiscriminator(nn.Module):
             self.span_boundary_classifier = nn.Linear(config.hidden_size, 1)
             nn.init.normal_(self.span_boundary_classifier.weight, std=config.initializer_range)
             nn.init.zeros_(self.span_boundary_classifier.bias)
-        # last, so that the others' fresh weights do not depend on it
+        # last, so that the fresh weights of the other heads do not depend on it
         self.corrector: PreTrainedModel | None = build_masked_language_model(config) if correction else None
         self.tie_corrector()
 
