@@ -82,6 +82,7 @@ class TestLossWeights:
         assert [trainer.loss_weights(step)["mlm"] for step in (0, 5, 10)] == pytest.approx([2.0, 1.0, 0.0])
         assert [trainer.loss_weights(step)["ato"] for step in (0, 2, 4, 5, 9)] == [0.0, 0.0, 0.0, 30.0, 30.0]
         assert [trainer.loss_weights(step)["sbpo"] for step in (0, 2, 3, 9)] == [0.0, 0.0, 10.0, 10.0]
+        assert [trainer.loss_weights(step)["correction"] for step in (0, 2, 3, 9)] == [0.0, 0.0, 1.0, 1.0]
         assert all(trainer.loss_weights(step)["sbgo"] == 1.0 for step in range(11))
 
     def test_a_head_start_is_for_joint_training_only(self, rows: Path, generator_run: Path, tmp_path: Path) -> None:
