@@ -200,6 +200,15 @@ def test_replacements_are_drawn_from_the_chosen_logits_with_the_given_noise(sour
 
 
 @torch.no_grad()
+def test_a_pass_can_have_a_temperature_of_its_own(batch):
+    model, sharp = joint_model("electra"), joint_model("electra", sampling_temperature=0.3)
+    output = model(**batch, sampling_temperature=0.3)
+    assert torch.equal(output.corrupted_ids, sharp(**batch).corrupted_ids)
+    assert not torch.equal(output.corrupted_ids, model(**batch).corrupted_ids)
+    assert torch.equal(model.draw_replacements(batch).corrupted_ids, model(**batch).corrupted_ids)
+
+
+@torch.no_grad()
 def test_given_corrupted_ids_the_discriminator_reads_them_and_no_generator_runs(batch):
     model = joint_model("electra", **ALL)
     sampled = model(**batch)

@@ -143,6 +143,9 @@ def test_the_defaults_of_every_method_pass_the_check(method):
         ({"span_length_probability": 1.1}, "span_length_probability must be above 0 and at most 1"),
         ({"generator_size": 2.0}, "generator_size must be above 0 and at most 1"),
         ({"sampling_temperature": 0.0}, "sampling_temperature must be above 0"),
+        ({"sampling_temperature": "0:2 1:0"}, "sampling_temperature must be above 0, got 0:2 1:0"),
+        ({"sampling_temperature": "1:2 0:1"}, "sampling_temperature: '1:2 0:1' is neither a number nor"),
+        ({"sampling_temperature": "warm"}, "sampling_temperature: 'warm' is neither a number nor"),
         ({"mask_ratio": 0.51}, "mask_ratio must be above 0 and at most 0.5, got 0.51"),
         ({"mask_ratio": "0:0.15 1:0.6"}, "mask_ratio must be above 0 and at most 0.5"),
         ({"stage": "discriminator", "sharing": "encoder"}, "--sharing encoder"),
@@ -199,6 +202,7 @@ def test_a_chosen_setting_without_effect_is_said_to_have_none(settings, named):
     [
         ("sampling_source", "sbgo"),
         ("sampling_temperature", 2.0),
+        ("sampling_temperature", "0:2 1:1"),
         ("masking", "token"),
         ("mask_ratio", 0.3),
         ("max_span_words", 5),
@@ -256,6 +260,12 @@ def test_what_a_recipe_sets_is_not_held_against_the_user(tmp_path):
     recipe.write_text("generator_head_start: 0.4\nmax_span_words: '0:1 0.3:10'\n")
     settings = PretrainingArguments(**load_recipe(str(recipe)), recipe=str(recipe), method="bert")
     assert settings.resolved().settings_without_effect() == []
+
+
+@pytest.mark.parametrize(("value", "kept"), [("2", 2.0), (2, 2.0), (0.5, 0.5), ("0:2 1:1", "0:2 1:1")])
+def test_a_temperature_that_is_a_number_stays_one(value, kept):
+    settings = PretrainingArguments(sampling_temperature=value).resolved()
+    assert settings.sampling_temperature == kept and type(settings.sampling_temperature) is type(kept)
 
 
 def test_every_setting_is_explained_in_the_help():

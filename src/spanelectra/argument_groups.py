@@ -67,7 +67,8 @@ class ModelArguments:
         generator_depth: fraction of the layers that the generator gets.
         sharing: what generator and discriminator share in joint training.
         sampling_source: logits that replacements are drawn from.
-        sampling_temperature: divides those logits.
+        sampling_temperature: divides those logits; a number or a schedule such as '0:2 1:1' (Fast-ELECTRA: a trained
+            generator's fakes are easy at first). Held-out rows are filled at the value of the run's end.
         objectives: overrides the method's objectives, such as mlm,ato; correction, of no method's, can be added.
         span_position_size: width of the boundary heads' position embeddings.
         embedding_init: how token embeddings start: random, or from which tokens occur together in the training rows
@@ -86,7 +87,7 @@ class ModelArguments:
     generator_depth: float = 1.0
     sharing: Literal["embeddings", "gradient_disentangled", "encoder", "none"] = "embeddings"
     sampling_source: Literal["mlm", "sbgo", "mixed"] = "mlm"
-    sampling_temperature: float = 1.0
+    sampling_temperature: float | str = 1.0
     objectives: list[Objective] | None = None
     span_position_size: int = 64
     embedding_init: Literal["random", "cooccurrence"] = "random"

@@ -31,7 +31,8 @@ class SpanElectraConfig(PreTrainedConfig):
             ``gradient_disentangled`` embeddings (DeBERTaV3, section 3.3), the whole ``encoder`` (one encoder, two
             sets of heads) or ``none``.
         sampling_source: the logits that replacements are drawn from: ``mlm``, ``sbgo`` or ``mixed`` (their mean).
-        sampling_temperature: divides those logits; 1.0 is the generator's own distribution.
+        sampling_temperature: divides those logits; 1.0 is the generator's own distribution. Training may pass others
+            to the model's forward pass.
         max_span_length: longest span in tokens; the number of position embeddings of the boundary heads.
         span_position_size: width of those position embeddings (200 in SpanBERT).
         freeze_generator: the discriminator stage; the generator only draws samples.

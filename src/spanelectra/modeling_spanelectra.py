@@ -109,6 +109,7 @@ class SpanElectraForPreTraining(nn.Module):
         corrupted_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         loss_weights: Mapping[str, float] | None = None,
+        sampling_temperature: float | None = None,
     ) -> SpanElectraOutput:
         """One pass over a micro-batch.
 
@@ -122,6 +123,7 @@ class SpanElectraForPreTraining(nn.Module):
             loss_weights: objective -> weight, 1.0 where missing. An objective of weight 0 is not computed, and without
                 any discriminator objective the discriminator does not run (generator head start) and nothing is
                 sampled for it.
+            sampling_temperature: of this pass; by default the configuration's.
         """
         weights = {name: (loss_weights or {}).get(name, 1.0) for name in self.config.objectives or ()}
         output = SpanElectraOutput(loss=torch.zeros((), device=original_ids.device))
@@ -134,7 +136,7 @@ class SpanElectraForPreTraining(nn.Module):
             self._generate(output, input_ids, masked_positions, labels, spans, attention_mask, weights, sources)
             if runs_discriminator:
                 assert replacement_noise is not None
-                self.replace(output, original_ids, masked_positions, labels, replacement_noise)
+                self.replace(output, original_ids, masked_positions, labels, replacement_noise, sampling_temperature)
         else:
             output.corrupted_ids, output.replaced = corrupted_ids, corrupted_ids != original_ids
         if runs_discriminator:
@@ -153,10 +155,12 @@ class SpanElectraForPreTraining(nn.Module):
         masked_positions: Tensor,
         labels: Tensor,
         replacement_noise: Tensor,
+        temperature: float | None = None,
     ) -> None:
         """Sample replacements from the generator's logits in ``output`` and fill in its corrupted ids and labels."""
         logits = sampling_logits(output.mlm_logits, output.sbgo_logits, self.config.sampling_source)
-        sampled = sample_tokens(logits, replacement_noise, self.config.sampling_temperature)
+        temperature = self.config.sampling_temperature if temperature is None else temperature
+        sampled = sample_tokens(logits, replacement_noise, temperature)
         output.corrupted_ids, output.replaced = replace_tokens(original_ids, masked_positions, labels, sampled)
 
     @torch.no_grad()

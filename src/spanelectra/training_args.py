@@ -86,6 +86,8 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         words = Schedule.parse(self.max_span_words, "max_span_words")
         if words.minimum < 1 or words.maximum > 1000:
             raise UserError(f"max_span_words must be from 1 to 1000, got {self.max_span_words}.")
+        if self.temperature_schedule().minimum <= 0:
+            raise UserError(f"sampling_temperature must be above 0, got {self.sampling_temperature}.")
 
     def _check_that_something_trains(self) -> None:
         """At every moment of the run some objective must have a weight."""
@@ -164,6 +166,10 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
     def loss_weight_schedules(self) -> dict[str, Schedule]:
         """Objective -> its weight over the run, without the head start."""
         return {name: Schedule.parse(getattr(self, f"{name}_weight"), f"{name}_weight") for name in OBJECTIVES}
+
+    def temperature_schedule(self) -> Schedule:
+        """The sampling temperature over the run."""
+        return Schedule.parse(self.sampling_temperature, "sampling_temperature")
 
     def settings_without_effect(self, *, corrupted_data: bool = False) -> list[str]:
         """Settings of this (resolved) run that were chosen, against recipe and defaults, and change nothing."""
