@@ -25,7 +25,7 @@ class SpanElectraConfig(PreTrainedConfig):
         discriminator_config: the same for the discriminator's encoder.
         objectives: subset of ``mlm`` (masked language modelling), ``sbgo`` (span-boundary generative objective),
             ``ato`` (all-token objective, replaced-token detection), ``sbpo`` (span-boundary predictive objective) and
-            ``correction`` (the original of each replaced token, from the discriminator; COCO-LM, section 3.2); by
+            ``correction`` (the original of each replaced token, from the discriminator; COCO-LM); by
             default all but the last.
         sharing: what generator and discriminator have in common: ``embeddings`` (ELECTRA, section 3.2),
             ``gradient_disentangled`` embeddings (DeBERTaV3, section 3.3), the whole ``encoder`` (one encoder, two

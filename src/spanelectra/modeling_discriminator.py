@@ -86,7 +86,7 @@ class SpanElectraDiscriminator(nn.Module):
         return self.span_boundary_classifier(features).squeeze(-1)
 
     def correction_logits(self, hidden_states: Tensor, positions: Tensor) -> Tensor:
-        """Which token stood there in the original text (COCO-LM, Meng et al. 2021, section 3.2)?
+        """Which token stood there in the original text (Meng et al. 2021, COCO-LM)?
 
         Args:
             hidden_states: (batch, length, hidden), of the corrupted text.
