@@ -120,6 +120,10 @@ class TestProgress:
         shown = self.show(False, [before, {"eval_loss": 46.0, "eval_ato_loss": 0.4}, before, after, after])
         assert shown.splitlines()[3] == "step      7  ato and sbpo joined since the line before, and add to the loss"
         assert shown.count("joined") == 1
+        correcting = after | {"correction_loss": 5.0, "correction_accuracy": 0.1}
+        shown = self.show(False, [after, correcting])
+        assert "  correction joined since the line before" in shown
+        assert "correction 5.000" in shown and "correction acc 0.100" in shown
         assert "joined" not in self.show(False, [after, after]), "a resumed run begins with them"
 
     def test_other_processes_and_quiet_runs_are_silent(self) -> None:

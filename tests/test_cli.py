@@ -332,7 +332,15 @@ def test_a_flag_overrides_a_recipe(capsys: pytest.CaptureFixture[str]) -> None:
     shown = yaml.safe_load(capsys.readouterr().out)
     recipe = yaml.safe_load((RECIPES_DIRECTORY / "tiny-modern.yaml").read_text())
     assert shown["max_steps"] == 7 and shown["overwrite"] is True
+    assert type(shown["sampling_temperature"]) is float
     assert shown["learning_rate"] == recipe["learning_rate"] and shown["objectives"] == ["mlm", "sbgo", "ato", "sbpo"]
+
+
+@pytest.mark.parametrize(("given", "kept"), [("2", 2.0), ("0.5", 0.5), ("0:2 1:1", "0:2 1:1")])
+def test_a_temperature_is_a_number_or_a_schedule(given: str, kept: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("pretrain", "--sampling_temperature", given, "--print_config") == 0
+    shown = yaml.safe_load(capsys.readouterr().out)["sampling_temperature"]
+    assert shown == kept and type(shown) is type(kept)
 
 
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES_DIRECTORY.glob("*.yaml")))

@@ -6,13 +6,13 @@ import pytest
 from transformers import ElectraConfig, ModernBertConfig
 
 from factories import encoder_config, joint_config
-from spanelectra.configuration_spanelectra import OBJECTIVES, SpanElectraConfig
+from spanelectra.configuration_spanelectra import DEFAULT_OBJECTIVES, SpanElectraConfig
 from spanelectra.errors import UserError
 
 
 def test_a_valid_configuration_passes():
     joint_config("electra").check()
-    assert joint_config("electra").objectives == list(OBJECTIVES)
+    assert joint_config("electra").objectives == list(DEFAULT_OBJECTIVES)
 
 
 @pytest.mark.parametrize(

@@ -56,8 +56,9 @@ def test_an_encoders_forward_pass(family, embedding_size, length):
 
 @pytest.mark.parametrize("family", ["electra", "modernbert", "bert"])
 @pytest.mark.parametrize("sharing", ["embeddings", "gradient_disentangled", "none"])
-def test_a_joint_training_step_forward_and_backward(family, sharing):
-    model = eager_model(family, sharing=sharing)
+@pytest.mark.parametrize("others", [[], ["correction"]])
+def test_a_joint_training_step_forward_and_backward(family, sharing, others):
+    model = eager_model(family, sharing=sharing, objectives=["mlm", "sbgo", "ato", "sbpo", *others])
     formula = row_training_flops(model, LENGTH, COUNT)
     forward = counted(model, backward=False)
     assert formula / 3 == pytest.approx(forward, rel=TOLERANCE)
@@ -72,6 +73,9 @@ def test_a_joint_training_step_forward_and_backward(family, sharing):
         {"objectives": ["sbgo"], "discriminator_config": None},
         {"objectives": ["mlm", "ato"]},
         {"objectives": ["mlm", "sbpo"]},
+        {"objectives": ["mlm", "correction"]},
+        {"objectives": ["mlm", "ato", "correction"], "embedding_size": 24},
+        {"objectives": ["mlm", "correction"], "sharing": "encoder"},
         {"objectives": ["sbgo", "ato"], "sampling_source": "sbgo"},
         {"embedding_size": 24},
         {"sharing": "encoder"},
@@ -96,8 +100,9 @@ def test_other_sets_of_heads_and_shapes(settings):
 
 @pytest.mark.parametrize("source", ["mlm", "sbgo", "mixed"])
 def test_a_frozen_generator_counts_once_and_only_the_heads_it_samples_from(source):
+    objectives = ["ato", "sbpo", "correction"]
     model = eager_model(
-        "electra", objectives=["ato", "sbpo"], sharing="none", freeze_generator=True, sampling_source=source
+        "electra", objectives=objectives, sharing="none", freeze_generator=True, sampling_source=source
     ).train()
     assert row_training_flops(model, LENGTH, COUNT) == pytest.approx(counted(model), rel=TOLERANCE)
 

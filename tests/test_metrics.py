@@ -91,10 +91,11 @@ def test_logits_that_are_not_finite_do_not_end_the_run_before_its_alarm():
 @torch.no_grad()
 @pytest.mark.parametrize("batches", [1, 3])
 def test_gathered_metrics_equal_counting_over_all_batches(batches):
-    model, gathered = joint_model("electra"), PretrainingMetrics()
-    right, sbgo_right, entropies, changed = [], [], [], []
+    model = joint_model("electra", objectives=["mlm", "sbgo", "ato", "sbpo", "correction"])
+    gathered = PretrainingMetrics()
+    right, sbgo_right, entropies, changed, corrected = [], [], [], [], []
     verdicts = {name: ([], []) for name in ("ato", "ato_masked", "sbpo", "sbpo_masked")}
-    losses = {"loss": [], "mlm_loss": [], "sbgo_loss": [], "ato_loss": [], "sbpo_loss": []}
+    losses = {"loss": [], "mlm_loss": [], "sbgo_loss": [], "ato_loss": [], "sbpo_loss": [], "correction_loss": []}
 
     def note(name, logit, label):
         verdicts[name][0].append(float(logit))
@@ -124,6 +125,8 @@ def test_gathered_metrics_equal_counting_over_all_batches(batches):
                 weights = [math.exp(value) for value in output.mlm_logits[row, column].tolist()]
                 entropies.append(-sum(w / sum(weights) * math.log(w / sum(weights)) for w in weights))
                 changed.append(bool(is_replaced))
+                if is_replaced:
+                    corrected.append(int(output.correction_logits[row, column].argmax()) == label)
                 note("ato_masked", output.ato_logits[row, position], is_replaced)
                 note("sbpo", output.sbpo_logits[row, column], is_replaced)
                 note("sbpo_masked", output.sbpo_logits[row, column], is_replaced)
@@ -140,6 +143,7 @@ def test_gathered_metrics_equal_counting_over_all_batches(batches):
         "sbgo_accuracy": mean(sbgo_right),
         "generator_entropy": mean(entropies),
         "replaced_rate": mean(changed),
+        "correction_accuracy": mean(corrected),
     }
     for prefix, (logits, replaced) in verdicts.items():
         counted = slow_metrics(logits, replaced)

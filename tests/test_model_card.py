@@ -41,6 +41,13 @@ def test_objectives_sharing_and_shape_are_those_of_the_model() -> None:
     assert "electra, 2 layers of width 32, 4 heads" in text and "| vocabulary | 100 tokens |" in text
 
 
+def test_the_correction_objective_is_named_and_its_head_said_to_be_elsewhere() -> None:
+    text = card(objectives=["mlm", "ato", "correction"])
+    assert "- Correction: the discriminator predicts" in text and "and the head that corrects are not part" in text
+    assert "that corrects" not in card("generator", objectives=["mlm", "ato", "correction"])
+    assert "orrect" not in card()
+
+
 def test_a_frozen_generator_is_said_to_be() -> None:
     text = card(objectives=["ato", "sbpo"], sharing="none", freeze_generator=True)
     assert "was frozen" in text and "shared:" not in text

@@ -21,7 +21,7 @@ from factories import (
     perturb,
     stock_labels,
 )
-from spanelectra.configuration_spanelectra import OBJECTIVES, SHARING, SpanElectraConfig
+from spanelectra.configuration_spanelectra import DISCRIMINATOR_OBJECTIVES, OBJECTIVES, SHARING, SpanElectraConfig
 from spanelectra.encoder_families import encoder_of
 from spanelectra.errors import UserError
 from spanelectra.losses import IGNORE_INDEX
@@ -30,9 +30,10 @@ from spanelectra.replacement import sample_tokens
 from spanelectra.training_args import PretrainingArguments
 from test_losses import slow_replaced_token_loss, slow_vocabulary_loss
 
-SUBSETS = [subset for size in range(1, 5) for subset in itertools.combinations(OBJECTIVES, size)]
+SUBSETS = [subset for size in range(1, 6) for subset in itertools.combinations(OBJECTIVES, size)]
 DISCRIMINATOR_ONLY = {"mlm": 0.0, "sbgo": 0.0}
-GENERATOR_ONLY = {"ato": 0.0, "sbpo": 0.0}
+GENERATOR_ONLY = {"ato": 0.0, "sbpo": 0.0, "correction": 0.0}
+ALL = {"objectives": list(OBJECTIVES)}
 
 
 def preset(method: str, family: str, **settings) -> SpanElectraForPreTraining:
@@ -141,7 +142,7 @@ def test_sbpo_without_decoys_scores_the_masked_tokens_alone(batch):
 @torch.no_grad()
 @pytest.mark.parametrize("family", FAMILIES)
 def test_padded_scores_have_no_influence_on_any_loss(family, batch):
-    model = joint_model(family)
+    model = joint_model(family, **ALL)
     padded = dict(batch)
     for name, tensor in batch.items():
         if tensor.dim() == 2 and tensor.shape[1] == batch["labels"].shape[1]:
@@ -155,21 +156,21 @@ def test_padded_scores_have_no_influence_on_any_loss(family, batch):
 
 
 def test_a_batch_with_nothing_masked_gives_zero_losses_and_finite_gradients(batch):
-    model = joint_model("electra")
+    model = joint_model("electra", **ALL)
     batch["input_ids"] = batch["original_ids"].clone()
     batch["labels"] = torch.full_like(batch["labels"], IGNORE_INDEX)
     batch["decoy_scored"] = torch.zeros_like(batch["decoy_scored"])
     output = model(**batch)
     output.loss.backward()
-    assert [output.losses[name].item() for name in ("mlm", "sbgo", "sbpo")] == [0, 0, 0]
+    assert [output.losses[name].item() for name in ("mlm", "sbgo", "sbpo", "correction")] == [0, 0, 0, 0]
     assert output.losses["ato"].item() > 0
     assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.parameters())
 
 
 @torch.no_grad()
 def test_weights_multiply_the_losses(batch):
-    model = joint_model("electra")
-    weights = {"mlm": 2.0, "sbgo": 0.5, "ato": 50.0, "sbpo": 10.0}
+    model = joint_model("electra", **ALL)
+    weights = {"mlm": 2.0, "sbgo": 0.5, "ato": 50.0, "sbpo": 10.0, "correction": 0.3}
     output = model(**batch, loss_weights=weights)
     assert output.loss.item() == pytest.approx(sum(weights[name] * output.losses[name].item() for name in OBJECTIVES))
     assert model(**batch).losses == output.losses
@@ -199,17 +200,25 @@ def test_replacements_are_drawn_from_the_chosen_logits_with_the_given_noise(sour
 
 
 @torch.no_grad()
+def test_a_pass_can_have_a_temperature_of_its_own(batch):
+    model, sharp = joint_model("electra"), joint_model("electra", sampling_temperature=0.3)
+    output = model(**batch, sampling_temperature=0.3)
+    assert torch.equal(output.corrupted_ids, sharp(**batch).corrupted_ids)
+    assert not torch.equal(output.corrupted_ids, model(**batch).corrupted_ids)
+    assert torch.equal(model.draw_replacements(batch).corrupted_ids, model(**batch).corrupted_ids)
+
+
+@torch.no_grad()
 def test_given_corrupted_ids_the_discriminator_reads_them_and_no_generator_runs(batch):
-    model = joint_model("electra")
+    model = joint_model("electra", **ALL)
     sampled = model(**batch)
     batch = dict(batch)
     del batch["input_ids"], batch["replacement_noise"]
     with count_calls(encoder_of(model.generator.language_model)) as calls:
         output = model(**batch, corrupted_ids=sampled.corrupted_ids)
     assert calls == [0]
-    assert list(output.losses) == ["ato", "sbpo"]
-    assert torch.equal(output.losses["ato"], sampled.losses["ato"])
-    assert torch.equal(output.losses["sbpo"], sampled.losses["sbpo"])
+    assert list(output.losses) == ["ato", "sbpo", "correction"]
+    assert all(torch.equal(output.losses[name], sampled.losses[name]) for name in output.losses)
 
 
 # --- gradients --------------------------------------------------------------------------------------------------------
@@ -226,7 +235,7 @@ def discriminator_gradients(model, batch) -> set[str]:
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("source", ["mlm", "sbgo", "mixed"])
 def test_no_gradient_crosses_the_sampling(family, source, batch):
-    model = joint_model(family, sharing="none", sampling_source=source)
+    model = joint_model(family, sharing="none", sampling_source=source, **ALL)
     assert not {name for name in discriminator_gradients(model, batch) if name.startswith("generator.")}
     assert all(parameter.grad is None for parameter in model.generator.parameters())
 
@@ -244,7 +253,7 @@ def test_no_gradient_crosses_the_sampling(family, source, batch):
 def test_sharing_embeddings_lets_the_discriminator_reach_the_shared_tables_and_nothing_else(
     family, size, shared, batch
 ):
-    model = joint_model(family, sharing="embeddings", generator_size=size)
+    model = joint_model(family, sharing="embeddings", generator_size=size, **ALL)
     discriminator_gradients(model, batch)
     reached = gradient_names(model.generator)
     prefix = f"language_model.{model.generator.language_model.base_model_prefix}.embeddings."
@@ -255,7 +264,7 @@ def test_sharing_embeddings_lets_the_discriminator_reach_the_shared_tables_and_n
     ("family", "size"), [("electra", 0.5), ("modernbert", 1.0), ("modernbert", 0.5), ("bert", 0.5)]
 )
 def test_gradient_disentangled_sharing_moves_the_difference_and_not_the_generators_table(family, size, batch):
-    model = joint_model(family, sharing="gradient_disentangled", generator_size=size)
+    model = joint_model(family, sharing="gradient_disentangled", generator_size=size, **ALL)
     embedding = model.discriminator.detector.get_input_embeddings()
     discriminator_gradients(model, batch)
     assert not gradient_names(model.generator)
@@ -305,7 +314,7 @@ def subset_model(family: str, subset: tuple[str, ...]) -> SpanElectraForPreTrain
     config = joint_config(family, objectives=list(subset), sampling_source="mlm" if "mlm" in subset else "sbgo")
     if not {"mlm", "sbgo"} & set(subset):
         config.generator_config = None
-    if not {"ato", "sbpo"} & set(subset):
+    if not set(DISCRIMINATOR_OBJECTIVES) & set(subset):
         config.discriminator_config = None
     torch.manual_seed(0)
     return SpanElectraForPreTraining(config).train()
@@ -316,7 +325,7 @@ def subset_model(family: str, subset: tuple[str, ...]) -> SpanElectraForPreTrain
 def test_any_subset_of_the_objectives_builds_runs_and_trains(family, subset, batch):
     model = subset_model(family, subset)
     assert (model.generator is None) == (not {"mlm", "sbgo"} & set(subset))
-    assert (model.discriminator is None) == (not {"ato", "sbpo"} & set(subset))
+    assert (model.discriminator is None) == (not set(DISCRIMINATOR_OBJECTIVES) & set(subset))
     if model.generator is None:
         ids = batch["original_ids"].clone()
         ids[0, 3] = ids[2, 6] = 50
@@ -336,6 +345,8 @@ def test_any_subset_of_the_objectives_builds_runs_and_trains(family, subset, bat
             assert {n for n, _ in head.named_parameters()} == gradient_names(head)
         elif part is not None:
             assert part.span_boundary_head is None
+    if model.discriminator is not None:
+        assert (model.discriminator.corrector is not None) == ("correction" in subset)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     torch.optim.SGD(model.parameters(), lr=0.1).step()
     assert any(not torch.equal(parameter, before[name]) for name, parameter in model.named_parameters())
@@ -343,7 +354,7 @@ def test_any_subset_of_the_objectives_builds_runs_and_trains(family, subset, bat
 
 @torch.no_grad()
 def test_an_objective_of_weight_zero_is_not_computed(batch):
-    model = joint_model("electra")
+    model = joint_model("electra", **ALL)
     everything = model(**batch)
     for left_out in OBJECTIVES:
         output = model(**batch, loss_weights={left_out: 0.0})
@@ -352,7 +363,7 @@ def test_an_objective_of_weight_zero_is_not_computed(batch):
 
 
 def test_the_discriminator_does_not_run_when_its_weights_are_zero(batch):
-    model = joint_model("electra")
+    model = joint_model("electra", **ALL)
     with (
         count_calls(encoder_of(model.discriminator.detector)) as discriminator,
         count_calls(encoder_of(model.generator.language_model)) as generator,
@@ -406,7 +417,7 @@ def test_a_frozen_generator_draws_samples_without_dropout_or_gradients(source, h
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("sharing", SHARING)
 def test_saved_and_loaded_it_is_the_same_model_with_the_same_sharing(family, sharing, batch, tmp_path):
-    model = joint_model(family, sharing=sharing)
+    model = joint_model(family, sharing=sharing, **ALL)
     model.save_pretrained(tmp_path)
     loaded = SpanElectraForPreTraining.from_pretrained(tmp_path).eval()
     expected, state = model.state_dict(), loaded.state_dict()
@@ -420,7 +431,7 @@ def test_saved_and_loaded_it_is_the_same_model_with_the_same_sharing(family, sha
 
 @pytest.mark.parametrize("sharing", SHARING)
 def test_each_shared_tensor_is_saved_once(sharing, tmp_path):
-    model = joint_model("modernbert", sharing=sharing)
+    model = joint_model("modernbert", sharing=sharing, **ALL)
     model.save_pretrained(tmp_path)
     with safe_open(tmp_path / WEIGHTS_NAME, framework="pt") as file:
         saved = sum(file.get_tensor(name).numel() for name in file.keys())  # noqa: SIM118 - not a dictionary

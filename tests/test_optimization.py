@@ -172,7 +172,7 @@ def test_training_lowers_the_loss(name):
 @pytest.mark.parametrize("sharing", ["embeddings", "gradient_disentangled", "encoder"])
 @pytest.mark.parametrize("muon_learning_rate", [None, 0.02])
 def test_every_parameter_is_in_one_group_and_in_the_right_one(family, sharing, muon_learning_rate):
-    model = joint_model(family, sharing=sharing)
+    model = joint_model(family, sharing=sharing, objectives=["mlm", "sbgo", "ato", "sbpo", "correction"])
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     groups = parameter_groups(model, 0.1, muon_learning_rate)
     members = [names[id(parameter)] for group in groups for parameter in group["params"]]

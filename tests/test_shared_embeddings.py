@@ -8,7 +8,13 @@ from torch import nn
 from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification, ElectraForPreTraining
 
 from factories import joint_model
-from spanelectra.shared_embeddings import DisentangledEmbedding, ProjectedDecoder, ProjectedEmbedding, materialise
+from spanelectra.shared_embeddings import (
+    DisentangledDecoder,
+    DisentangledEmbedding,
+    ProjectedDecoder,
+    ProjectedEmbedding,
+    materialise,
+)
 
 IDS = torch.tensor([[5, 9, 99], [0, 5, 42]])
 
@@ -57,6 +63,18 @@ def test_a_disentangled_embedding_is_the_table_plus_a_difference_that_starts_at_
     torch.testing.assert_close(embedding.materialise()[IDS], embedding(IDS))
 
 
+@pytest.mark.parametrize("has_bias", [True, False])
+def test_a_disentangled_decoder_is_the_linear_layer_of_the_materialised_table_and_moves_the_difference(table, has_bias):
+    embedding = DisentangledEmbedding(table)
+    nn.init.normal_(embedding.difference.weight)
+    bias = nn.Parameter(torch.randn(100)) if has_bias else None
+    hidden = torch.randn(3, 4, 32)
+    logits = DisentangledDecoder(embedding, bias)(hidden)
+    torch.testing.assert_close(logits, nn.functional.linear(hidden, embedding.materialise(), bias))
+    logits.square().sum().backward()
+    assert table.weight.grad is None and embedding.difference.weight.grad.abs().min() > 0
+
+
 def test_a_disentangled_embedding_sends_its_gradient_to_the_difference_alone(table):
     embedding = DisentangledEmbedding(table)
     embedding(IDS).sum().backward()
@@ -69,7 +87,7 @@ def test_a_disentangled_embedding_sends_its_gradient_to_the_difference_alone(tab
 @pytest.mark.parametrize("family", ["electra", "modernbert", "bert"])
 @pytest.mark.parametrize("sharing", ["embeddings", "gradient_disentangled", "encoder", "none"])
 def test_a_materialised_model_is_stock_and_gives_the_same_logits(family, sharing, batch, tmp_path):
-    model = joint_model(family, sharing=sharing)
+    model = joint_model(family, sharing=sharing, objectives=["mlm", "sbgo", "ato", "sbpo", "correction"])
     parts = (
         ("generator", model.generator.language_model, AutoModelForMaskedLM),
         (
@@ -77,6 +95,7 @@ def test_a_materialised_model_is_stock_and_gives_the_same_logits(family, sharing
             model.discriminator.detector,
             ElectraForPreTraining if family == "electra" else AutoModelForTokenClassification,
         ),
+        ("corrector", model.discriminator.corrector, AutoModelForMaskedLM),
     )
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     names = [name for name, _ in model.named_parameters()]

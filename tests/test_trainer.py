@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from prepared_rows import LENGTH
 from small_runs import (
@@ -25,11 +26,14 @@ from small_runs import (
     weights,
     write_recipe,
 )
+from spanelectra import modeling_spanelectra
 from spanelectra.atomic_files import find_damage
 from spanelectra.checkpointing import list_checkpoints
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.flops import row_training_flops
+from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.pretraining import pretrain
+from spanelectra.recipe_files import load_recipe
 from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
 
@@ -82,6 +86,7 @@ class TestLossWeights:
         assert [trainer.loss_weights(step)["mlm"] for step in (0, 5, 10)] == pytest.approx([2.0, 1.0, 0.0])
         assert [trainer.loss_weights(step)["ato"] for step in (0, 2, 4, 5, 9)] == [0.0, 0.0, 0.0, 30.0, 30.0]
         assert [trainer.loss_weights(step)["sbpo"] for step in (0, 2, 3, 9)] == [0.0, 0.0, 10.0, 10.0]
+        assert [trainer.loss_weights(step)["correction"] for step in (0, 2, 3, 9)] == [0.0, 0.0, 1.0, 1.0]
         assert all(trainer.loss_weights(step)["sbgo"] == 1.0 for step in range(11))
 
     def test_a_head_start_is_for_joint_training_only(self, rows: Path, generator_run: Path, tmp_path: Path) -> None:
@@ -113,6 +118,47 @@ class TestLossWeights:
             losses = losses_of(line)
             total = losses["mlm"] + losses["sbgo"] + 7 * losses["ato"] + 10 * losses["sbpo"]
             assert line["loss"] == pytest.approx(total, rel=1e-5)
+
+
+class TestSamplingTemperature:
+    @pytest.mark.parametrize("stage", ["joint", "discriminator"])
+    def test_each_step_has_its_own_and_evaluations_the_last(
+        self, rows: Path, generator_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+    ) -> None:
+        drawn: list[tuple[bool, float]] = []
+        sample = modeling_spanelectra.sample_tokens
+
+        def remember(logits: Tensor, noise: Tensor, temperature: float) -> Tensor:
+            drawn.append((len(noise) == 8, temperature))
+            return sample(logits, noise, temperature)
+
+        monkeypatch.setattr(modeling_spanelectra, "sample_tokens", remember)
+        settings = {"stage": stage, "generator": str(generator_run) if stage == "discriminator" else None}
+        settings |= {"sampling_temperature": "0:2 0.5:1 1:0.5", "gradient_accumulation_steps": 2}
+        pretrain(small_run(rows, tmp_path / "run", **settings))
+        # the rows of an evaluation come at once
+        in_training = [temperature for is_evaluation, temperature in drawn if not is_evaluation]
+        assert in_training[::2] == in_training[1::2] == pytest.approx([2, 5 / 3, 4 / 3, 1, 5 / 6, 2 / 3])
+        assert [temperature for is_evaluation, temperature in drawn if is_evaluation] == [0.5, 0.5]
+        saved = SpanElectraForPreTraining.from_pretrained(tmp_path / "run" / "model")
+        assert saved.config.sampling_temperature == 0.5
+        assert load_recipe(str(tmp_path / "run" / "config.yaml"))["sampling_temperature"] == "0:2 0.5:1 1:0.5"
+
+    def test_a_constant_schedule_is_the_number_bit_for_bit(self, rows: Path, tmp_path: Path) -> None:
+        for name, temperature in (("number", 0.7), ("schedule", "0:0.7 1:0.7")):
+            pretrain(small_run(rows, tmp_path / name, sampling_temperature=temperature))
+        assert weights(tmp_path / "number") == weights(tmp_path / "schedule")
+
+    def test_a_resumed_run_goes_on_along_its_schedule(
+        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings = {"sampling_temperature": "0:4 1:0.5"}
+        pretrain(small_run(rows, tmp_path / "whole", **settings))
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(3))
+            pretrain(small_run(rows, tmp_path / "stopped", **settings))
+        pretrain(PretrainingArguments(resume=str(tmp_path / "stopped"), quiet=True))
+        assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
 class TestThroughput:

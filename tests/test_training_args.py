@@ -104,6 +104,13 @@ def test_the_defaults_of_every_method_pass_the_check(method):
         ({"seed": -1}, "seed must be from 0 to 4294967295, got -1"),
         ({"ato_weight": "0:1 1:-2"}, "ato_weight must not be negative"),
         ({"sbgo_weight": "much"}, "sbgo_weight: 'much' is neither"),
+        ({"correction_weight": -1.0}, "correction_weight must not be negative"),
+        ({"objectives": ["mlm", "corection"]}, r"'corection' is not one of .* Did you mean 'correction'"),
+        (
+            {"objectives": ["ato", "correction"], "ato_weight": 0, "correction_weight": "0:1 1:0", **SECOND_STAGE},
+            "at 100% of the run no objective has a weight above 0: raise one of ato_weight, correction_weight",
+        ),
+        ({"stage": "generator", "objectives": ["correction"]}, "name at least one of mlm, sbgo for --stage generator"),
         ({"mask_ratio": 0}, "mask_ratio must be above 0"),
         ({"mask_ratio": "0:0.2 1:0"}, "mask_ratio must be above 0"),
         ({"max_span_words": "0:0.5 1:10"}, "max_span_words must be from 1 to 1000"),
@@ -111,7 +118,10 @@ def test_the_defaults_of_every_method_pass_the_check(method):
             {"stage": "discriminator", "method": "bert"},
             r"needs a method that trains a discriminator \(electra or spanelectra\), not bert",
         ),
-        ({"stage": "discriminator", "objectives": ["mlm"]}, "name at least one of ato, sbpo for --stage discriminator"),
+        (
+            {"stage": "discriminator", "objectives": ["mlm"]},
+            "name at least one of ato, sbpo, correction for --stage discriminator",
+        ),
         ({"stage": "generator", "objectives": ["ato"]}, "name at least one of mlm, sbgo for --stage generator"),
         ({"objectives": []}, "name at least one of mlm, sbgo, ato, sbpo"),
         ({"objectives": ["mlm", "ato", "mlm"]}, "objectives: mlm is there twice"),
@@ -133,6 +143,9 @@ def test_the_defaults_of_every_method_pass_the_check(method):
         ({"span_length_probability": 1.1}, "span_length_probability must be above 0 and at most 1"),
         ({"generator_size": 2.0}, "generator_size must be above 0 and at most 1"),
         ({"sampling_temperature": 0.0}, "sampling_temperature must be above 0"),
+        ({"sampling_temperature": "0:2 1:0"}, "sampling_temperature must be above 0, got 0:2 1:0"),
+        ({"sampling_temperature": "1:2 0:1"}, "sampling_temperature: '1:2 0:1' is neither a number nor"),
+        ({"sampling_temperature": "warm"}, "sampling_temperature: 'warm' is neither a number nor"),
         ({"mask_ratio": 0.51}, "mask_ratio must be above 0 and at most 0.5, got 0.51"),
         ({"mask_ratio": "0:0.15 1:0.6"}, "mask_ratio must be above 0 and at most 0.5"),
         ({"stage": "discriminator", "sharing": "encoder"}, "--sharing encoder"),
@@ -160,6 +173,7 @@ def test_a_setting_out_of_range_or_at_odds_is_named(settings, message):
         ({"decay_ratio": 0.5}, "decay_ratio=0.5 has no effect"),
         ({"warm_start": "grow"}, "warm_start=grow has no effect"),
         ({"stage": "generator", "sbpo_weight": 3.0}, "sbpo_weight=3.0 has no effect"),
+        ({"correction_weight": 3.0}, "correction_weight=3.0 has no effect: correction is not among the objectives"),
         ({"init_from": "dir", "generator_size": 0.25}, "generator_size=0.25 has no effect: the width"),
         (
             {"init_from": "dir", "init_generator_from": "other", "generator_depth": 0.5},
@@ -188,6 +202,7 @@ def test_a_chosen_setting_without_effect_is_said_to_have_none(settings, named):
     [
         ("sampling_source", "sbgo"),
         ("sampling_temperature", 2.0),
+        ("sampling_temperature", "0:2 1:1"),
         ("masking", "token"),
         ("mask_ratio", 0.3),
         ("max_span_words", 5),
@@ -209,6 +224,8 @@ def test_rows_with_fake_spans_leave_nothing_to_mask_or_sample(name, value):
         {"ato_weight": 3.0},
         {"optimizer": "muon", "muon_learning_rate": 0.1},
         {"sharing": "none"},
+        {"objectives": ["mlm", "ato", "correction"], "correction_weight": "0:0 1:2"},
+        {"objectives": ["mlm", "correction"], "sampling_temperature": 2.0, "generator_head_start": 0.2},
         {"method": "bert"},
         {"method": "electra"},
         {"sharing": "encoder"},
@@ -243,6 +260,12 @@ def test_what_a_recipe_sets_is_not_held_against_the_user(tmp_path):
     recipe.write_text("generator_head_start: 0.4\nmax_span_words: '0:1 0.3:10'\n")
     settings = PretrainingArguments(**load_recipe(str(recipe)), recipe=str(recipe), method="bert")
     assert settings.resolved().settings_without_effect() == []
+
+
+@pytest.mark.parametrize(("value", "kept"), [("2", 2.0), (2, 2.0), (0.5, 0.5), ("0:2 1:1", "0:2 1:1")])
+def test_a_temperature_that_is_a_number_stays_one(value, kept):
+    settings = PretrainingArguments(sampling_temperature=value).resolved()
+    assert settings.sampling_temperature == kept and type(settings.sampling_temperature) is type(kept)
 
 
 def test_every_setting_is_explained_in_the_help():

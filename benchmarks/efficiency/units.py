@@ -25,7 +25,7 @@ from spanelectra.recipe_files import load_recipe
 TIMES_NAME = "times.jsonl"
 # Points of the intrinsic curves, and checkpoints, in a run.
 EVALUATIONS, CHECKPOINTS = 10, 20
-CURVES = ("mlm_loss", "sbgo_loss", "ato_loss", "ato_auc", "sbpo_auc", "generator_accuracy")
+CURVES = ("mlm_loss", "sbgo_loss", "ato_loss", "correction_loss", "ato_auc", "sbpo_auc", "generator_accuracy")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Objective = Literal["mlm", "sbgo", "ato", "sbpo"]
+Objective = Literal["mlm", "sbgo", "ato", "sbpo", "correction"]
+GENERATOR_OBJECTIVES = ("mlm", "sbgo")
+DISCRIMINATOR_OBJECTIVES = ("ato", "sbpo", "correction")
+OBJECTIVES = GENERATOR_OBJECTIVES + DISCRIMINATOR_OBJECTIVES
 
 
 @dataclass
@@ -64,8 +67,9 @@ class ModelArguments:
         generator_depth: fraction of the layers that the generator gets.
         sharing: what generator and discriminator share in joint training.
         sampling_source: logits that replacements are drawn from.
-        sampling_temperature: divides those logits.
-        objectives: overrides the method's objectives, such as mlm,ato.
+        sampling_temperature: divides those logits; a number or a schedule such as '0:2 1:1' (Fast-ELECTRA: a trained
+            generator's fakes are easy at first). Held-out rows are filled at the value of the run's end.
+        objectives: overrides the method's objectives, such as mlm,ato; correction, of no method's, can be added.
         span_position_size: width of the boundary heads' position embeddings.
         embedding_init: how token embeddings start: random, or from which tokens occur together in the training rows
             (a decomposition of their mutual information, in seconds).
@@ -85,7 +89,7 @@ class ModelArguments:
     generator_depth: float = 1.0
     sharing: Literal["embeddings", "gradient_disentangled", "encoder", "none"] = "embeddings"
     sampling_source: Literal["mlm", "sbgo", "mixed"] = "mlm"
-    sampling_temperature: float = 1.0
+    sampling_temperature: float | str = 1.0
     objectives: list[Objective] | None = None
     span_position_size: int = 64
     embedding_init: Literal["random", "cooccurrence"] = "random"
@@ -144,6 +148,7 @@ class OptimisationArguments:
         sbgo_weight: weight of the span-boundary generative objective.
         ato_weight: weight of the all-token objective (50 in ELECTRA).
         sbpo_weight: weight of the span-boundary predictive objective.
+        correction_weight: weight of the correction objective (the discriminator names what replaced tokens were).
         generator_head_start: fraction of the steps before the discriminator's losses switch on.
         bf16: bfloat16 autocast; auto where a GPU has it. A processor with instructions for it gains from true.
         torch_compile: compile the encoders; falls back to eager where there is no compiler.
@@ -172,6 +177,7 @@ class OptimisationArguments:
     sbgo_weight: float | str = 1.0
     ato_weight: float | str = 50.0
     sbpo_weight: float | str = 10.0
+    correction_weight: float | str = 1.0
     generator_head_start: float = 0.0
     bf16: Literal["auto", "true", "false"] = "auto"
     torch_compile: bool = False

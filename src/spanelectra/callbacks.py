@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from spanelectra.argument_groups import OBJECTIVES
 from spanelectra.atomic_files import write_text
 from spanelectra.console import say, sound_alarm
 from spanelectra.health import HealthMonitor
@@ -24,13 +25,15 @@ _SHOWN = {
     "sbgo_loss": "sbgo",
     "ato_loss": "ato",
     "sbpo_loss": "sbpo",
+    "correction_loss": "correction",
     "generator_accuracy": "gen acc",
     "ato_auc": "ato auc",
     "sbpo_auc": "sbpo auc",
+    "correction_accuracy": "correction acc",
     "tokens_per_second": "tok/s",
     "model_flops_utilisation": "mfu",
 }
-_LOSSES = ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss")
+_LOSSES = tuple(f"{name}_loss" for name in OBJECTIVES)
 
 
 class RunFailed(RuntimeError):

@@ -6,11 +6,11 @@ from typing import Any
 
 from transformers import AutoConfig, PreTrainedConfig
 
+from spanelectra.argument_groups import DISCRIMINATOR_OBJECTIVES, GENERATOR_OBJECTIVES, OBJECTIVES
 from spanelectra.errors import UserError, did_you_mean
 
-GENERATOR_OBJECTIVES = ("mlm", "sbgo")
-DISCRIMINATOR_OBJECTIVES = ("ato", "sbpo")
-OBJECTIVES = GENERATOR_OBJECTIVES + DISCRIMINATOR_OBJECTIVES
+# correction is asked for by name
+DEFAULT_OBJECTIVES = ("mlm", "sbgo", "ato", "sbpo")
 SHARING = ("embeddings", "gradient_disentangled", "encoder", "none")
 # what replacements are drawn from -> the generator's heads that this takes
 SAMPLED_HEADS = {"mlm": {"mlm"}, "sbgo": {"sbgo"}, "mixed": {"mlm", "sbgo"}}
@@ -24,12 +24,15 @@ class SpanElectraConfig(PreTrainedConfig):
         generator_config: configuration (or its dictionary) of the generator's encoder; ``None`` without a generator.
         discriminator_config: the same for the discriminator's encoder.
         objectives: subset of ``mlm`` (masked language modelling), ``sbgo`` (span-boundary generative objective),
-            ``ato`` (all-token objective, replaced-token detection) and ``sbpo`` (span-boundary predictive objective).
+            ``ato`` (all-token objective, replaced-token detection), ``sbpo`` (span-boundary predictive objective) and
+            ``correction`` (the original of each replaced token, from the discriminator; COCO-LM); by
+            default all but the last.
         sharing: what generator and discriminator have in common: ``embeddings`` (ELECTRA, section 3.2),
             ``gradient_disentangled`` embeddings (DeBERTaV3, section 3.3), the whole ``encoder`` (one encoder, two
             sets of heads) or ``none``.
         sampling_source: the logits that replacements are drawn from: ``mlm``, ``sbgo`` or ``mixed`` (their mean).
-        sampling_temperature: divides those logits; 1.0 is the generator's own distribution.
+        sampling_temperature: divides those logits; 1.0 is the generator's own distribution. Training may pass others
+            to the model's forward pass.
         max_span_length: longest span in tokens; the number of position embeddings of the boundary heads.
         span_position_size: width of those position embeddings (200 in SpanBERT).
         freeze_generator: the discriminator stage; the generator only draws samples.
@@ -52,7 +55,7 @@ class SpanElectraConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.objectives is None:
-            self.objectives = list(OBJECTIVES)
+            self.objectives = list(DEFAULT_OBJECTIVES)
         # not left to the base class, which would put an encoder of its own defaults where there is to be none
         for name in ("generator_config", "discriminator_config"):
             encoder = getattr(self, name)

@@ -110,6 +110,12 @@ def set_encoder_of(model: PreTrainedModel, encoder: nn.Module) -> None:
     setattr(model, model.base_model_prefix, encoder)
 
 
+def prediction_head_of(model: PreTrainedModel) -> dict[str, nn.Parameter]:
+    """What a stock masked language model has beside its encoder: the transform and the bias, by their names."""
+    encoder = set(encoder_of(model).parameters())
+    return {name: parameter for name, parameter in model.named_parameters() if parameter not in encoder}
+
+
 def embedding_size(config: PreTrainedConfig) -> int:
     """Width of the token embeddings: ELECTRA's may differ from the hidden size, the others' may not."""
     return getattr(config, "embedding_size", config.hidden_size)

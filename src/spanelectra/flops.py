@@ -64,6 +64,9 @@ def row_training_flops(
         if discriminator.span_boundary_head is not None:
             head = _linear_weights(discriminator.span_boundary_head)
             products += 2 * count * (head + _linear_weights(discriminator.span_boundary_classifier))
+        if discriminator.corrector is not None:
+            size = embedding_size(discriminator.config)
+            products += count * size * (discriminator.config.hidden_size + discriminator.config.vocab_size)
         total += 2.0 * products * 3
     return total
 

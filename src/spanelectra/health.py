@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from spanelectra.argument_groups import OBJECTIVES
 from spanelectra.reference_curves import ReferenceCurve, standing
 
 
@@ -119,7 +120,7 @@ class HealthMonitor:
                     "and were left out. Lower the learning rate or lengthen the warm-up if there are more to come.",
                 )
             )
-        for name in ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss"):
+        for name in (f"{objective}_loss" for objective in OBJECTIVES):
             largest, before = metrics.get(f"{name}_max", math.nan), self._largest_losses[name]
             if not math.isfinite(largest):
                 continue

@@ -52,6 +52,7 @@ class PretrainingMetrics:
     logits, by SBGO's for ``sbgo_accuracy``) is right, ``generator_entropy`` the mean entropy in nats of the MLM
     distribution, ``replaced_rate`` the share of masked tokens that sampling changed. ``ato_…`` are over all tokens,
     ``ato_masked_…`` over masked ones, ``sbpo_…`` over masked and decoy spans, ``sbpo_masked_…`` over masked spans.
+    ``correction_accuracy`` is the share of replaced tokens whose original is the discriminator's best guess.
 
     Args:
         training: leave out what is not a number, for such a step is skipped, and add to each loss the largest of its
@@ -99,6 +100,11 @@ class PretrainingMetrics:
         if output.replaced is not None and masked_positions is not None and scored is not None:
             masked_replaced = output.replaced.gather(1, masked_positions)[scored]
             self._sums["replaced_rate"].append(masked_replaced.float())
+            if output.correction_logits is not None and labels is not None:
+                # where the generator read the token itself, too: the discriminator does not
+                corrected = output.replaced.gather(1, masked_positions) & (labels != IGNORE_INDEX)
+                is_right = output.correction_logits.argmax(-1) == labels
+                self._sums["correction_accuracy"].append(is_right[corrected].float())
             if output.ato_logits is not None:
                 self._detections["ato_masked"].append(
                     (output.ato_logits.gather(1, masked_positions)[scored], masked_replaced)

@@ -125,7 +125,8 @@ def _check_positions(source: str, encoder: PreTrainedConfig, length: int) -> Non
 def _boundary_settings(settings: PretrainingArguments) -> dict[str, Any]:
     return {
         "sampling_source": settings.sampling_source,
-        "sampling_temperature": settings.sampling_temperature,
+        # what the run arrives at; the trainer says what it is on the way
+        "sampling_temperature": settings.temperature_schedule()(1.0),
         "max_span_length": settings.max_span_length,
         "span_position_size": settings.span_position_size,
     }

@@ -15,6 +15,7 @@ _OBJECTIVES = {
     "sbgo": "SBGO, span-boundary generative objective: it predicts them from the two tokens beside the span",
     "ato": "ATO, all-token objective: the discriminator tells of every token whether a generator replaced it",
     "sbpo": "SBPO, span-boundary predictive objective: it tells so from the two tokens beside the span",
+    "correction": "Correction: the discriminator predicts, where a token was replaced, which one stood there",
 }
 
 _PURPOSE = {
@@ -178,8 +179,10 @@ def _limits(part: str, stock: PreTrainedModel, config: SpanElectraConfig) -> lis
             limits.append("Its token head was not trained (ATO is not among the objectives): use the encoder only.")
     elif "mlm" not in objectives and not config.freeze_generator:
         limits.append("Its [MASK] head was not trained (MLM is not among the objectives): use the encoder only.")
+    correction = " and the head that corrects" if part == "discriminator" and "correction" in objectives else ""
     limits.append(
-        "The span-boundary heads are not part of it; the full model is in `checkpoint`, beside this directory."
+        f"The span-boundary heads{correction} are not part of it; the full model is in `checkpoint`, beside this "
+        "directory."
     )
     if stock.config.model_type == "bert":
         limits.append("It has no trained pooler: use `last_hidden_state`, not `pooler_output`.")

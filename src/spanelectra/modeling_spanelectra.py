@@ -38,6 +38,7 @@ class SpanElectraOutput:
         ato_logits: (batch, length), or ``None``.
         sbpo_logits, sbpo_replaced, sbpo_scored: (batch, masked count + decoy count) logits, bool labels and bool
             whether scored; masked spans first, then decoys; or ``None``.
+        correction_logits: (batch, count, vocabulary) at masked positions, or ``None``.
     """
 
     loss: Tensor
@@ -50,6 +51,7 @@ class SpanElectraOutput:
     sbpo_logits: Tensor | None = None
     sbpo_replaced: Tensor | None = None
     sbpo_scored: Tensor | None = None
+    correction_logits: Tensor | None = None
 
 
 class SpanElectraForPreTraining(nn.Module):
@@ -73,8 +75,10 @@ class SpanElectraForPreTraining(nn.Module):
             sbgo = config.sampling_source != "mlm" if config.freeze_generator else "sbgo" in (config.objectives or ())
             self.generator = SpanElectraGenerator(config.generator_config, span_boundary=sbgo, **boundary)
         if isinstance(config.discriminator_config, PreTrainedConfig):
-            sbpo = "sbpo" in (config.objectives or ())
-            self.discriminator = SpanElectraDiscriminator(config.discriminator_config, span_boundary=sbpo, **boundary)
+            sbpo, correction = (name in (config.objectives or ()) for name in ("sbpo", "correction"))
+            self.discriminator = SpanElectraDiscriminator(
+                config.discriminator_config, span_boundary=sbpo, correction=correction, **boundary
+            )
         if self.generator is not None and self.discriminator is not None:
             share_weights(self.generator, self.discriminator, config.sharing)
         if self.generator is not None and config.freeze_generator:
@@ -105,6 +109,7 @@ class SpanElectraForPreTraining(nn.Module):
         corrupted_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         loss_weights: Mapping[str, float] | None = None,
+        sampling_temperature: float | None = None,
     ) -> SpanElectraOutput:
         """One pass over a micro-batch.
 
@@ -118,6 +123,7 @@ class SpanElectraForPreTraining(nn.Module):
             loss_weights: objective -> weight, 1.0 where missing. An objective of weight 0 is not computed, and without
                 any discriminator objective the discriminator does not run (generator head start) and nothing is
                 sampled for it.
+            sampling_temperature: of this pass; by default the configuration's.
         """
         weights = {name: (loss_weights or {}).get(name, 1.0) for name in self.config.objectives or ()}
         output = SpanElectraOutput(loss=torch.zeros((), device=original_ids.device))
@@ -130,7 +136,7 @@ class SpanElectraForPreTraining(nn.Module):
             self._generate(output, input_ids, masked_positions, labels, spans, attention_mask, weights, sources)
             if runs_discriminator:
                 assert replacement_noise is not None
-                self.replace(output, original_ids, masked_positions, labels, replacement_noise)
+                self.replace(output, original_ids, masked_positions, labels, replacement_noise, sampling_temperature)
         else:
             output.corrupted_ids, output.replaced = corrupted_ids, corrupted_ids != original_ids
         if runs_discriminator:
@@ -149,10 +155,12 @@ class SpanElectraForPreTraining(nn.Module):
         masked_positions: Tensor,
         labels: Tensor,
         replacement_noise: Tensor,
+        temperature: float | None = None,
     ) -> None:
         """Sample replacements from the generator's logits in ``output`` and fill in its corrupted ids and labels."""
         logits = sampling_logits(output.mlm_logits, output.sbgo_logits, self.config.sampling_source)
-        sampled = sample_tokens(logits, replacement_noise, self.config.sampling_temperature)
+        temperature = self.config.sampling_temperature if temperature is None else temperature
+        sampled = sample_tokens(logits, replacement_noise, temperature)
         output.corrupted_ids, output.replaced = replace_tokens(original_ids, masked_positions, labels, sampled)
 
     @torch.no_grad()
@@ -227,6 +235,13 @@ class SpanElectraForPreTraining(nn.Module):
             output.sbpo_replaced, output.sbpo_scored = output.replaced.gather(1, positions), scored
             output.losses["sbpo"] = replaced_token_loss(logits, output.sbpo_replaced, scored)
             output.sbpo_logits = logits.detach()
+        if weights.get("correction"):
+            assert masked_positions is not None and labels is not None
+            logits = self.discriminator.correction_logits(hidden_states, masked_positions)
+            # a token that was restored is no error to correct
+            is_replaced = output.replaced.gather(1, masked_positions)
+            output.losses["correction"] = vocabulary_loss(logits, labels.where(is_replaced, IGNORE_INDEX))
+            output.correction_logits = logits.detach()
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors`` (each shared tensor once)."""
@@ -287,6 +302,7 @@ def share_weights(generator: SpanElectraGenerator, discriminator: SpanElectraDis
     language_model, detector = generator.language_model, discriminator.detector
     if sharing == "encoder":
         set_encoder_of(detector, encoder_of(language_model))
+        discriminator.tie_corrector()
         return
     table = detector.get_input_embeddings()
     if embedding_size(generator.config) == embedding_size(discriminator.config):
@@ -298,3 +314,4 @@ def share_weights(generator: SpanElectraGenerator, discriminator: SpanElectraDis
         tie_masked_language_model(language_model, ProjectedEmbedding(table, embedding_size(generator.config)))
     if sharing == "gradient_disentangled":
         detector.set_input_embeddings(DisentangledEmbedding(table))
+        discriminator.tie_corrector()

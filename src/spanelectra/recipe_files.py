@@ -33,7 +33,7 @@ RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
         lambda number: number >= 0,
         "weight_decay max_grad_norm max_rollbacks dataloader_num_workers eval_steps save_steps patience",
     ),
-    "above 0": (lambda number: number > 0, "learning_rate muon_learning_rate adam_epsilon sampling_temperature epochs"),
+    "above 0": (lambda number: number > 0, "learning_rate muon_learning_rate adam_epsilon epochs"),
     "above 0 and at most 1": (
         lambda number: 0 < number <= 1,
         "span_length_probability generator_size generator_depth layerwise_lr_decay",
@@ -55,7 +55,7 @@ def checked_value(value: Any, kind: Any, where: str) -> Any:
         value: from a YAML file, from the command line or from Python. YAML takes 2e-3, without a dot, for text, and
             ``auto`` but not ``true``; ``mlm,ato`` is a list.
         kind: the setting's annotation: ``str``, ``int``, ``float``, ``bool``, ``Literal``, a list, one of these or
-            ``None``, or a number or text: a schedule.
+            ``None``, or a number or text: a schedule, of which a plain number stays one.
         where: named in the error.
 
     Raises:
@@ -76,7 +76,7 @@ def checked_value(value: Any, kind: Any, where: str) -> Any:
         if len(options) == 1:
             return checked_value(value, options[0], where)
         Schedule.parse(value, where)
-        return value
+        return float(value) if float in options and ":" not in str(value) else value
     return _checked_scalar(value, kind, where)
 
 

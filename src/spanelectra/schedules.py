@@ -1,4 +1,4 @@
-"""Numbers that change over a run: loss weights, mask ratio, span length."""
+"""Numbers that change over a run: loss weights, mask ratio, span length, sampling temperature."""
 
 from __future__ import annotations
 

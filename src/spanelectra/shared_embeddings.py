@@ -72,12 +72,30 @@ class ProjectedDecoder(nn.Module):
         return F.linear(hidden_states @ self.embedding.projection.T, self.embedding.table.weight, self.bias)
 
 
-def tie_masked_language_model(model: PreTrainedModel, embedding: nn.Embedding | ProjectedEmbedding) -> None:
+class DisentangledDecoder(nn.Module):
+    """The vocabulary projection tied to a :class:`DisentangledEmbedding`: like it, it moves the difference alone."""
+
+    def __init__(self, embedding: DisentangledEmbedding, bias: nn.Parameter | None) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.bias = bias
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        """(…, embedding_dim) -> (…, vocabulary) logits."""
+        weight = self.embedding.table.weight.detach() + self.embedding.difference.weight
+        return F.linear(hidden_states, weight, self.bias)
+
+
+def tie_masked_language_model(
+    model: PreTrainedModel, embedding: nn.Embedding | ProjectedEmbedding | DisentangledEmbedding
+) -> None:
     """Give a stock masked language model this input embedding, and tie its vocabulary projection to it."""
     decoder = model.get_output_embeddings()
     model.set_input_embeddings(embedding)
     if isinstance(embedding, ProjectedEmbedding):
         model.set_output_embeddings(ProjectedDecoder(embedding, decoder.bias))
+    elif isinstance(embedding, DisentangledEmbedding):
+        model.set_output_embeddings(DisentangledDecoder(embedding, decoder.bias))
     else:
         decoder.weight = embedding.weight
 
@@ -95,7 +113,7 @@ def materialise(model: PreTrainedModel) -> PreTrainedModel:
         plain.weight = nn.Parameter(weight)
         copied.set_input_embeddings(plain)
         decoder = copied.get_output_embeddings()
-        if isinstance(decoder, ProjectedDecoder):
+        if isinstance(decoder, (ProjectedDecoder, DisentangledDecoder)):
             linear = nn.Linear(weight.shape[1], weight.shape[0], bias=decoder.bias is not None)
             linear.weight = plain.weight
             if decoder.bias is not None:

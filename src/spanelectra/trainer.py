@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
+from spanelectra.argument_groups import DISCRIMINATOR_OBJECTIVES
 from spanelectra.atomic_files import write_directory
 from spanelectra.checkpointing import remove_old_checkpoints
 from spanelectra.data.training_rows import RowBatch, RowsInOrder
@@ -76,6 +77,7 @@ class SpanElectraTrainer(Trainer):
         self.collate_evaluation = collate_evaluation
         self.length = length
         self.weight_schedules = settings.loss_weight_schedules()
+        self.temperature_schedule = settings.temperature_schedule()
         self.train_metrics = PretrainingMetrics(training=True)
         self._micro_batches = self._positions = 0
         self._known_row_flops: dict[tuple[int, bool], float] = {}
@@ -99,12 +101,16 @@ class SpanElectraTrainer(Trainer):
         self._session_start = time.perf_counter()
         self.seconds_before_session = 0.0
 
+    def _progress(self, step: int) -> float:
+        """From 0 at the start of the run to 1 at its end."""
+        return step / max(1, self.args.max_steps)
+
     def loss_weights(self, step: int) -> dict[str, float]:
         """Objective -> weight at an optimiser step; the discriminator's are 0 during the generator's head start."""
-        progress = step / max(1, self.args.max_steps)
+        progress = self._progress(step)
         weights = {name: schedule(progress) for name, schedule in self.weight_schedules.items()}
         if self.settings.stage == "joint" and progress < self.settings.generator_head_start:
-            weights.update(ato=0.0, sbpo=0.0)
+            weights.update(dict.fromkeys(DISCRIMINATOR_OBJECTIVES, 0.0))
         return weights
 
     def compute_loss(
@@ -115,7 +121,11 @@ class SpanElectraTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """Weighted sum of the losses of one micro-batch; the losses themselves are remembered by name."""
-        output: SpanElectraOutput = model(**inputs, loss_weights=self.loss_weights(self.state.global_step))
+        step = self.state.global_step
+        temperature = self.temperature_schedule(self._progress(step))
+        output: SpanElectraOutput = model(
+            **inputs, loss_weights=self.loss_weights(step), sampling_temperature=temperature
+        )
         self.train_metrics.update_losses(output)
         if self._micro_batches % METRICS_INTERVAL == 0:
             self.train_metrics.update(output, *_scored(inputs))
@@ -153,7 +163,7 @@ class SpanElectraTrainer(Trainer):
     def _row_flops(self, step: int) -> float:
         """FLOPs of training on one row at an optimiser step."""
         weights = self.loss_weights(step)
-        count, both = key = (self._positions, bool(weights["ato"] or weights["sbpo"]))
+        count, both = key = (self._positions, any(weights[name] for name in self.model.config.discriminator_objectives))
         if key not in self._known_row_flops:
             self._known_row_flops[key] = row_training_flops(self.model, self.length, count, with_discriminator=both)
         return self._known_row_flops[key]

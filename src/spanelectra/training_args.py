@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any, get_type_hints
 
 from spanelectra.argument_groups import (
+    DISCRIMINATOR_OBJECTIVES,
+    GENERATOR_OBJECTIVES,
+    OBJECTIVES,
     MaskingArguments,
     ModelArguments,
     OptimisationArguments,
@@ -83,6 +86,8 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         words = Schedule.parse(self.max_span_words, "max_span_words")
         if words.minimum < 1 or words.maximum > 1000:
             raise UserError(f"max_span_words must be from 1 to 1000, got {self.max_span_words}.")
+        if self.temperature_schedule().minimum <= 0:
+            raise UserError(f"sampling_temperature must be above 0, got {self.sampling_temperature}.")
 
     def _check_that_something_trains(self) -> None:
         """At every moment of the run some objective must have a weight."""
@@ -90,7 +95,7 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         head_start = self.generator_head_start if self.stage == "joint" else 0.0
         moments = {0.0, head_start, 1.0, *(moment for s in schedules.values() for moment, _ in s.points)}
         for moment in sorted(moments | {max(0.0, moment - 1e-6) for moment in moments}):
-            active = [name for name in schedules if moment >= head_start or name in ("mlm", "sbgo")]
+            active = [name for name in schedules if moment >= head_start or name in GENERATOR_OBJECTIVES]
             if schedules and not any(schedules[name](moment) > 0 for name in active):
                 raise UserError(
                     f"at {moment:.0%} of the run no objective has a weight above 0: raise one of "
@@ -99,7 +104,8 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
 
     def _check_stage(self) -> None:
         if not self.resolved().objectives:
-            needed = {"generator": "mlm, sbgo", "discriminator": "ato, sbpo"}.get(self.stage, "mlm, sbgo, ato, sbpo")
+            stages = {"generator": GENERATOR_OBJECTIVES, "discriminator": DISCRIMINATOR_OBJECTIVES}
+            needed = ", ".join(stages.get(self.stage, OBJECTIVES))
             if self.stage == "discriminator" and not {"ato", "sbpo"} & set(METHODS[self.method]["objectives"]):
                 raise UserError(
                     "--stage discriminator needs a method that trains a discriminator (electra or spanelectra), not "
@@ -133,12 +139,12 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         }
         objectives = list(settings.objectives if settings.objectives is not None else method["objectives"])
         if settings.stage == "generator":
-            objectives = [name for name in objectives if name in ("mlm", "sbgo")]
+            objectives = [name for name in objectives if name in GENERATOR_OBJECTIVES]
         elif settings.stage == "discriminator":
-            objectives = [name for name in objectives if name in ("ato", "sbpo")]
+            objectives = [name for name in objectives if name in DISCRIMINATOR_OBJECTIVES]
         filled["objectives"] = objectives
         if settings.generator_size is None:
-            is_half = {"ato", "sbpo"} & set(objectives) and settings.sharing != "encoder"
+            is_half = set(DISCRIMINATOR_OBJECTIVES) & set(objectives) and settings.sharing != "encoder"
             filled["generator_size"] = 0.5 if is_half else 1.0
         return dataclasses.replace(settings, **filled)
 
@@ -146,7 +152,7 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
     def discriminator_objectives(self) -> list[str]:
         """Those of the objectives that train the discriminator."""
         objectives = self.objectives if self.objectives is not None else METHODS[self.method]["objectives"]
-        return [name for name in objectives if name in ("ato", "sbpo")]
+        return [name for name in objectives if name in DISCRIMINATOR_OBJECTIVES]
 
     def has_chosen_shape(self) -> bool:
         """Whether a setting of the encoder's shape differs from its default."""
@@ -159,10 +165,11 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
 
     def loss_weight_schedules(self) -> dict[str, Schedule]:
         """Objective -> its weight over the run, without the head start."""
-        return {
-            name: Schedule.parse(getattr(self, f"{name}_weight"), f"{name}_weight")
-            for name in ("mlm", "sbgo", "ato", "sbpo")
-        }
+        return {name: Schedule.parse(getattr(self, f"{name}_weight"), f"{name}_weight") for name in OBJECTIVES}
+
+    def temperature_schedule(self) -> Schedule:
+        """The sampling temperature over the run."""
+        return Schedule.parse(self.sampling_temperature, "sampling_temperature")
 
     def settings_without_effect(self, *, corrupted_data: bool = False) -> list[str]:
         """Settings of this (resolved) run that were chosen, against recipe and defaults, and change nothing."""
@@ -182,7 +189,7 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         """(whether they change nothing, settings, why) of a resolved run; the first reason counts."""
         objectives = set(self.objectives or ())
         joint, second = self.stage == "joint", self.stage == "discriminator"
-        discriminates, continued = bool({"ato", "sbpo"} & objectives), self.init_from is not None
+        discriminates, continued = bool(self.discriminator_objectives), self.init_from is not None
         by_tokens, corrupted = self.masking == "token", corrupted_data
         boundaries = bool({"sbgo", "sbpo"} & objectives) or (second and not corrupted and self.sampling_source != "mlm")
         masks = "masking mask_ratio max_span_words span_length_probability mask_token_ratio random_token_ratio"
@@ -192,6 +199,7 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             ("sbgo" not in objectives, "sbgo_weight", "SBGO is not among the objectives"),
             ("ato" not in objectives, "ato_weight", "ATO is not among the objectives"),
             ("sbpo" not in objectives, "sbpo_weight", "SBPO is not among the objectives"),
+            ("correction" not in objectives, "correction_weight", "correction is not among the objectives"),
             ("sbpo" not in objectives, "decoys", "only SBPO scores decoys"),
             (second, "generator_size generator_depth", "the generator is there already"),
             (bool(self.init_generator_from), "generator_size generator_depth", "--init_generator_from has its shape"),

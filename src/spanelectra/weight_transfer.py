@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrained
 from spanelectra.checkpointing import MODEL_DIRECTORY, list_checkpoints, model_type
 from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.console import silent_transformers
-from spanelectra.encoder_families import encoder_family, encoder_of
+from spanelectra.encoder_families import encoder_family, encoder_of, prediction_head_of
 from spanelectra.errors import UserError, reason_of
 from spanelectra.hub import check_model_name
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
@@ -60,25 +60,34 @@ class TransferReport:
 def warm_start(
     discriminator: SpanElectraDiscriminator, generator: SpanElectraGenerator, policy: str = "full"
 ) -> TransferReport:
-    """Start a discriminator's encoder from a trained generator's (the second of the two stages).
+    """Start a discriminator from a trained generator (the second of the two stages).
+
+    Heads stay fresh, but for the correction head, which scores the vocabulary as the generator's MLM head does.
 
     Args:
-        policy: ``full`` copies every encoder parameter of a generator of the same shape; ``embeddings`` copies those
-            of the embedding module; ``grow`` expands a smaller generator: every parameter goes into the leading block
-            of its larger counterpart (each of the stacked matrices of a fused projection for itself), the rest of
-            which keeps its fresh weights, and layer ``i`` of ``n`` takes layer ``floor(i * m / n)`` of the generator's
-            ``m``. ModernBERT's first layer has no norm before its attention: a later layer that takes it keeps a
-            fresh one.
+        policy: ``full`` copies every encoder parameter of a generator of the same shape, and its MLM head into the
+            correction head, where there is one; ``embeddings`` copies those of the embedding module; ``grow`` expands
+            a smaller generator: every parameter goes into the leading block of its larger counterpart (each of the
+            stacked matrices of a fused projection for itself), the rest of which keeps its fresh weights, and layer
+            ``i`` of ``n`` takes layer ``floor(i * m / n)`` of the generator's ``m``. ModernBERT's first layer has no
+            norm before its attention: a later layer that takes it keeps a fresh one.
 
     Raises:
         UserError: naming the first parameter that the policy promises and cannot fill.
     """
-    source = encoder_of(materialise(generator.language_model)).state_dict()
-    encoder = encoder_of(discriminator.detector)
-    target = encoder.state_dict()
+    language_model = materialise(generator.language_model)
+    source = encoder_of(language_model).state_dict()
+    target = encoder_of(discriminator.detector).state_dict()
+    head = prediction_head_of(discriminator.corrector) if discriminator.corrector is not None else {}
+    if head:
+        target, source = target | head, source | prediction_head_of(language_model)
     if policy not in WARM_STARTS:
         raise UserError(f"warm_start: '{policy}' is not one of {', '.join(WARM_STARTS)}.")
-    promised = [name for name in target if policy != "embeddings" or name.startswith("embeddings.")]
+    promised = {
+        "full": list(target),
+        "embeddings": [name for name in target if name.startswith("embeddings.")],
+        "grow": [name for name in target if name not in head],
+    }[policy]
     layers = (generator.config.num_hidden_layers, discriminator.config.num_hidden_layers)
     report = TransferReport(f"discriminator from generator ({policy})")
     used = set()

@@ -77,6 +77,8 @@ def test_every_method_of_the_first_tier_meets_every_budget(rows):
         {"method": "spanelectra", "generator_head_start": 0.5, "mask_ratio": "0:0.15 1:0.3"},
         {"method": "spanelectra", "stage": "generator"},
         {"method": "spanelectra", "stage": "discriminator", "sampling_source": "mixed"},
+        {"method": "electra", "objectives": ["mlm", "ato", "correction"], "generator_head_start": 0.5},
+        {"method": "electra", "stage": "discriminator", "objectives": ["ato", "correction"]},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )

@@ -55,11 +55,20 @@ def test_without_any_count_there_are_no_flops(finished_run: Path, tmp_path: Path
 def test_a_discriminator_that_has_not_joined_has_no_held_out_points() -> None:
     joint = {"stage": "joint", "generator_head_start": 0.5, "max_steps": 8}
     history = [
-        {"step": s, "eval_loss": 9.0, "eval_mlm_loss": 8.0, "eval_ato_auc": 0.4, "eval_sbpo_loss": 1.0} for s in (4, 8)
+        {
+            "step": s,
+            "eval_loss": 9.0,
+            "eval_mlm_loss": 8.0,
+            "eval_ato_auc": 0.4,
+            "eval_sbpo_loss": 1.0,
+            "eval_correction_loss": 7.0,
+        }
+        for s in (4, 8)
     ]
     _, held_out = read_curves(record(settings=joint, history=history))
     assert held_out.values["mlm_loss"] == [8.0, 8.0] and held_out.values["loss"] == [9.0, 9.0]
     assert held_out.values["ato_auc"] == [None, 0.4] and held_out.values["sbpo_loss"] == [None, 1.0]
+    assert held_out.values["correction_loss"] == [None, 7.0]
 
 
 def test_what_is_no_number_is_a_gap() -> None:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from spanelectra.argument_groups import DISCRIMINATOR_OBJECTIVES
 from spanelectra.report.run_record import RunRecord, discriminator_start, known_flops
 from spanelectra.report.tolerance import number
 
@@ -24,6 +25,8 @@ AXES = {
 MOST_POINTS = 1000
 # Where a run stands, and no measure of it.
 _BOOKKEEPING = {"step", "epoch", "tokens", "wall_seconds", "seconds_left", "total_flos"}
+# Evaluations of the discriminator.
+_OF_DISCRIMINATOR = tuple(f"eval_{name}_" for name in DISCRIMINATOR_OBJECTIVES)
 
 
 @dataclass
@@ -50,7 +53,7 @@ def read_curves(record: RunRecord) -> tuple[Curves, Curves]:
     held_out = [
         line
         if line["step"] > start
-        else {name: value for name, value in line.items() if not name.startswith(("eval_ato_", "eval_sbpo_"))}
+        else {name: value for name, value in line.items() if not name.startswith(_OF_DISCRIMINATOR)}
         for line in record.lines(held_out=True)
     ]
     return _columns(record.lines(held_out=False), minutes, flops), _columns(held_out, minutes, flops)

@@ -143,6 +143,14 @@ SECTIONS = (
                 "dashed line is guessing.",
                 "sbpo_base_rate",
             ),
+            Panel(
+                "correction_loss",
+                "Correction: the discriminator names what replaced tokens were",
+                {"correction_loss": "correction"},
+                "nats per replaced token",
+                "It reads the corrupted text and names the original where the generator's fill was wrong. The curve "
+                "may rise while the generator gets better, for what that still gets wrong is harder.",
+            ),
         ),
     ),
     Section(
@@ -196,6 +204,13 @@ SECTIONS = (
             *_detection("ato_masked", "ATO, masked tokens", "masked tokens"),
             *_detection("sbpo", "SBPO, masked and untouched spans", "tokens of spans"),
             *_detection("sbpo_masked", "SBPO, masked spans", "tokens of masked spans"),
+            Panel(
+                "correction_accuracy",
+                "Replaced tokens that are corrected",
+                {"correction_accuracy": "correction"},
+                "share of replaced tokens",
+                "How often the likeliest token is the one that stood in the text.",
+            ),
         ),
     ),
     Section(
@@ -206,7 +221,10 @@ SECTIONS = (
             Panel(
                 "largest_losses",
                 "Largest loss of a single batch",
-                {f"{name}_loss_max": name.upper() for name in ("mlm", "sbgo", "ato", "sbpo")},
+                {
+                    **{f"{name}_loss_max": name.upper() for name in ("mlm", "sbgo", "ato", "sbpo")},
+                    "correction_loss_max": "correction",
+                },
                 "nats",
                 "Since the line of the log before. A spike that comes down again is harmless; one that stays is a step "
                 "that broke something: lower the learning rate.",

@@ -205,6 +205,7 @@ _SCORES = {
     "ato_auc": _Score("ATO AUC, all tokens", True, "chance"),
     "ato_masked_auc": _Score("ATO AUC, masked tokens", True, "chance"),
     "sbpo_auc": _Score("SBPO AUC", True, "chance"),
+    "correction_accuracy": _Score("correction: best guess right", True, None),
     "ato_precision": _Score("ATO precision", True, None),
     "ato_recall": _Score("ATO recall", True, None),
 }
