@@ -47,9 +47,11 @@ def describe_run(
     objectives = ", ".join(name if text == "1" else f"{name} x {text}" for name, text in texts.items())
     tokens = settings.max_steps * trainer.tokens_per_step
     epochs = tokens / (data.rows * data.length)
+    # a method without a discriminator has one stage
+    is_alone = settings.stage == "joint" and model.discriminator is None
     say(
         console,
-        f"{settings.method}, stage {settings.stage}: {', '.join(parts)} "
+        f"{settings.method}{'' if is_alone else f', stage {settings.stage}'}: {', '.join(parts)} "
         f"({count_parameters(model) / 1e6:.2f} M together); objectives {objectives}",
     )
     console.print(
