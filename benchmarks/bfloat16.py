@@ -35,7 +35,7 @@ def spanelectra(*words: str) -> None:
 
 def measure(arguments: argparse.Namespace, seed: int, bf16: str) -> dict[str, Any]:
     """Pre-train and fine-tune once, or read what an earlier call has left."""
-    run = arguments.work_dir / f"bf16-{bf16}-seed-{seed}"
+    run = arguments.work_dir / f"{Path(arguments.recipe).stem}-{arguments.steps}-bf16-{bf16}-seed-{seed}"
     scores = run.with_name(f"{run.name}-conll2003")
     if (run / "config.yaml").is_file():
         spanelectra("pretrain", "--resume", str(run))
@@ -73,7 +73,7 @@ def measure(arguments: argparse.Namespace, seed: int, bf16: str) -> dict[str, An
 
 def section(result: dict[str, Any]) -> str:
     """The section of docs/throughput.md."""
-    rows = []
+    rows, seeds = [], len(result["runs"]["float32"])
     for name, form in zip(FIGURES, (".3f", ".2f", ",.0f"), strict=True):
         values = {arithmetic: [run[name] for run in runs] for arithmetic, runs in result["runs"].items()}
         pairs = list(zip(values["bfloat16"], values["float32"], strict=True))
@@ -84,10 +84,13 @@ def section(result: dict[str, Any]) -> str:
                 *(f"{statistics.fmean(values[arithmetic]):{form}}" for arithmetic in ARITHMETIC),
                 ("times " if name == "tokens_per_second" else "")
                 + f"{statistics.fmean(compared):{'.2f' if name == 'tokens_per_second' else '+' + form}} ± "
-                + f"{statistics.stdev(compared):{'.2f' if name == 'tokens_per_second' else form}}",
+                + (
+                    f"{statistics.stdev(compared):{'.2f' if name == 'tokens_per_second' else form}}"
+                    if seeds > 1
+                    else "?"
+                ),
             ]
         )
-    seeds = len(result["runs"]["float32"])
     return "\n".join(
         [
             f"## bfloat16 on a processor: does it train as well? {result['processor']}, one thread a run",

@@ -8,7 +8,8 @@ Ratios are taken within a round, to the naive step with the same dropout. Utilis
 (seconds x the matrix-product peak of the same round): only scored positions count as needed, so a step that projects
 every position to the vocabulary is charged for it. The peak is one of the step's own arithmetic: on a GPU all steps run
 under bfloat16 autocast, on a processor that has instructions for it those whose names say so. "At the peak" is how many
-times naive a step would be if all its FLOPs ran at that peak and nothing else took time: no code can be faster.
+times naive a step would be if all its FLOPs ran at that peak and nothing else took time: no code that needs as many of
+them can be faster.
 
 The rows of electra-pytorch need `pip install --no-deps electra-pytorch==0.1.2` (its own requirements ask for
 transformers 3.0.2; the module runs without); they are left out, and named, where it is missing.
@@ -87,8 +88,8 @@ def _work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int
     try:
         if name == PEAK:
             pipe.send(0.0)
-            while pipe.recv():
-                pipe.send([measure_peak_flops(device, dtype) for dtype in (torch.float32, torch.bfloat16)])
+            while arithmetics := pipe.recv():
+                pipe.send({name: measure_peak_flops(device, getattr(torch, name)) for name in arithmetics})
             raise Finished
         choice = STEPS[name]
         if choice.keeps_memory:
@@ -104,8 +105,7 @@ def _work(pipe: Connection, name: str, shape_name: str, rows: Path, threads: int
                 gate.after_step()
     except Finished:
         memory = peak_device_memory_mib() if on_gpu else peak_memory_mib()
-        bf16 = on_gpu or (name in STEPS and STEPS[name].bf16)
-        pipe.send({"flops": flops, "peak_memory_mib": memory, "bf16": bf16})
+        pipe.send({"flops": flops, "peak_memory_mib": memory})
 
 
 class Worker:
@@ -137,8 +137,8 @@ class Worker:
             raise LeftOut(answer)
         return answer
 
-    def ask(self, count: int) -> Any:
-        """Seconds of so many steps, or what the process has to say at its end, for 0."""
+    def ask(self, count: int | list[str]) -> Any:
+        """Seconds of so many steps, the peaks of these arithmetics, or what the process says at its end, for 0."""
         # what was killed cannot be asked; why it says nothing is found out by `receive`
         with contextlib.suppress(BrokenPipeError):
             self.pipe.send(count)
@@ -147,6 +147,13 @@ class Worker:
 
 class LeftOut(RuntimeError):
     """A step does not run here; the message says why."""
+
+
+def arithmetic_of(name: str, device: str) -> str:
+    """What a step multiplies in."""
+    from training_steps import STEPS
+
+    return "bfloat16" if device == "cuda" or STEPS[name].bf16 else "float32"
 
 
 def measure(names: list[str], arguments: argparse.Namespace, rows: Path, device: str) -> dict[str, Any]:
@@ -169,14 +176,14 @@ def measure(names: list[str], arguments: argparse.Namespace, rows: Path, device:
     seconds_a_step: dict[str, list[float]] = {name: [] for name in counts}
     peaks = []
     for number in range(arguments.rounds):
-        peaks.append(peak.ask(1))
+        peaks.append(peak.ask(sorted({arithmetic_of(name, device) for name in counts})))
         for name in by_turns(list(counts), number):
             try:
                 seconds_a_step[name].append(workers[name].ask(counts[name]) / counts[name])
             except LeftOut as error:
                 failed[name] = str(error)
                 del counts[name], seconds_a_step[name]
-    about = {name: workers[name].ask(0) for name in counts}
+    about = {name: workers[name].ask(0) | {"arithmetic": arithmetic_of(name, device)} for name in counts}
     for worker in [peak, *workers.values()]:
         worker.process.terminate()
     return {"seconds": seconds_a_step, "peaks": peaks, "about": about, "failed": failed}
@@ -192,7 +199,7 @@ def make_rows(measured: dict[str, Any], tokens: int) -> list[dict[str, Any]]:
         about = measured["about"][name]
         rates = [tokens / value for value in seconds]
         first, third = quartiles(rates)
-        peaks = [pair[about["bf16"]] for pair in measured["peaks"]]
+        peaks = [found[about["arithmetic"]] for found in measured["peaks"]]
         used = [about["flops"] / value / peak for value, peak in zip(seconds, peaks, strict=True)]
         ratios = [other / value for other, value in zip(naive, seconds, strict=True)] if naive else []
         rows.append(
@@ -327,8 +334,8 @@ def main() -> None:
         "length": shape.length,
         "where": environment["devices"][0] if device == "cuda" else processor,
         "peak_flops": {
-            arithmetic: statistics.median(pair[number] for pair in measured["peaks"])
-            for number, arithmetic in enumerate(("float32", "bfloat16"))
+            arithmetic: statistics.median(found[arithmetic] for found in measured["peaks"])
+            for arithmetic in measured["peaks"][-1]
         },
         "round_count": arguments.rounds,
         "checked_out": checked_out("src/spanelectra"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -12,7 +13,9 @@ from torch.nn import functional as F
 from factories import FAMILIES, encoder_config, gradient_names, joint_config, joint_model
 from small_runs import interrupt_after, read_lines, small_run, weights
 from spanelectra.configuration_spanelectra import SHARING, SpanElectraConfig
+from spanelectra.corrupted_rows import CorruptedRows
 from spanelectra.corruption import corrupt
+from spanelectra.data.training_rows import RowBatch
 from spanelectra.encoder_families import encoder_of
 from spanelectra.export import export
 from spanelectra.inspection.command import inspect
@@ -85,11 +88,12 @@ def test_fresh_weights_start_at_guessing_evenly(family, sharing, batch):
 
 
 @torch.no_grad()
-def test_without_it_nothing_is_built_and_fresh_weights_are_the_same():
+@pytest.mark.parametrize("sharing", SHARING)
+def test_without_it_nothing_is_built_and_fresh_weights_are_the_same(sharing):
     models = []
     for objectives in (["mlm", "sbgo", "ato", "sbpo"], ["mlm", "sbgo", "ato", "sbpo", "correction"]):
         torch.manual_seed(0)
-        models.append(SpanElectraForPreTraining(joint_config("modernbert", objectives=objectives, sharing="none")))
+        models.append(SpanElectraForPreTraining(joint_config("modernbert", objectives=objectives, sharing=sharing)))
     plain, correcting = (model.state_dict() for model in models)
     assert not any("corrector" in name for name in plain)
     assert all(torch.equal(tensor, correcting[name]) for name, tensor in plain.items())
@@ -126,8 +130,9 @@ def parts(family: str) -> Any:
     trained = joint_model(family, seed=3, objectives=OBJECTIVES, sharing="none", generator_size=1.0)
     torch.manual_seed(5)
     started = SpanElectraDiscriminator(
-        encoder_config(family), span_boundary=False, correction=True, max_span_length=6, span_position_size=8
+        encoder_config(family), span_boundary=False, max_span_length=6, span_position_size=8
     )
+    started.add_corrector()
     return trained.generator, started.eval()
 
 
@@ -190,7 +195,14 @@ def test_rows_of_corrupt_are_corrected_too(rows, generator_run, tmp_path):
     corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
     settings = {"stage": "discriminator", "objectives": ["correction"]}
     metrics = pretrain(small_run(tmp_path / "fake", tmp_path / "run", **settings))
-    assert metrics["held_out"]["correction_loss"] > 0
+    model = SpanElectraForPreTraining.from_pretrained(tmp_path / "run" / "model").eval()
+    held_out = CorruptedRows(str(tmp_path / "fake"), "validation", decoys=True)
+    batch = held_out.collate(RowBatch(np.arange(8), np.zeros(8, np.int64), 1.0))
+    replaced = batch["corrupted_ids"] != batch["original_ids"]
+    with torch.no_grad():
+        logits = model.discriminator.corrector(input_ids=batch["corrupted_ids"]).logits
+    expected = F.cross_entropy(logits[replaced], batch["original_ids"][replaced])
+    assert replaced.any() and metrics["held_out"]["correction_loss"] == pytest.approx(expected.item(), rel=1e-4)
 
 
 def test_the_configuration_takes_it_by_name_and_by_name_alone():

@@ -199,7 +199,7 @@ def test_in_bfloat16_a_run_learns_alike_keeps_float32_weights_and_goes_on_to_the
     rounded = pretrain(small_run(rows, tmp_path / "rounded", **settings))
     assert weights(tmp_path / "rounded") != weights(tmp_path / "exact")
     for name in ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss"):
-        assert rounded["held_out"][name] == pytest.approx(exact["held_out"][name], rel=0.02)
+        assert rounded["held_out"][name] == pytest.approx(exact["held_out"][name], rel=2e-3)
     tensors = load_file(tmp_path / "rounded" / "model" / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     with monkeypatch.context() as patched:

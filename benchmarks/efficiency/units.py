@@ -176,6 +176,7 @@ def collect(
         "steps": 0 if is_fresh else sum(run["steps"] for run in runs),
         "wall_seconds": 0.0 if is_fresh else sum(run["wall_seconds"] for run in runs),
         "processor_seconds": 0.0 if is_fresh else _processor_seconds(directory, commands),
+        "fine_tuned_in": "float32",
         "tasks": {name: _task_line(directory, unit, task, made_with) for name, task in tier.tasks.items()},
         "probe": {} if is_fresh else _probe_line(directory / made_with.probe_name),
         "probe_made_with": made_with.probe,

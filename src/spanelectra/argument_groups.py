@@ -6,12 +6,12 @@ This file imports neither torch nor transformers, so that asking for help is qui
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Objective = Literal["mlm", "sbgo", "ato", "sbpo", "correction"]
 GENERATOR_OBJECTIVES = ("mlm", "sbgo")
 DISCRIMINATOR_OBJECTIVES = ("ato", "sbpo", "correction")
-OBJECTIVES = GENERATOR_OBJECTIVES + DISCRIMINATOR_OBJECTIVES
+OBJECTIVES = get_args(Objective)
 
 
 @dataclass
@@ -150,7 +150,7 @@ class OptimisationArguments:
         sbpo_weight: weight of the span-boundary predictive objective.
         correction_weight: weight of the correction objective (the discriminator names what replaced tokens were).
         generator_head_start: fraction of the steps before the discriminator's losses switch on.
-        bf16: bfloat16 autocast; auto where a GPU has it. A processor with instructions for it gains from true.
+        bf16: bfloat16 autocast; auto where a GPU has it. Processors with instructions for it may gain from true.
         torch_compile: compile the encoders; falls back to eager where there is no compiler.
         gradient_checkpointing: recompute activations to save memory.
         dataloader_num_workers: processes that mask rows ahead; masking is fast, so 0 is usually best.

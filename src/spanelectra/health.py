@@ -89,6 +89,7 @@ class HealthMonitor:
             found += self._check_generator(step, metrics)
         if self._is_warm(step, self.discriminator_start):
             found += self._check_discriminator(step, metrics)
+            found += self._check_correction(step, metrics) if held_out else []
         new = []
         for kind, message in found:
             if kind not in self._sounded:
@@ -171,6 +172,19 @@ class HealthMonitor:
                 f"the generator is no better than guessing by frequency at step {step}: MLM loss {loss:.2f}, unigram "
                 f"cross-entropy {unigram:.2f}. What it feeds the discriminator is frequency noise. Train longer, "
                 "raise the learning rate, or start with shorter spans (--max_span_words '0:1 0.5:10').",
+            )
+        ]
+
+    def _check_correction(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        loss, unigram = metrics.get("correction_loss"), self.unigram_cross_entropy
+        if loss is None or unigram is None or not math.isfinite(loss) or loss < unigram - self.limits.unigram_margin:
+            return []
+        return [
+            (
+                "correction",
+                f"the discriminator names originals no better than guessing by frequency at step {step}: correction "
+                f"loss {loss:.2f}, unigram cross-entropy {unigram:.2f}. Start it from a trained generator (--stage "
+                "discriminator --generator GEN), train longer, or raise --correction_weight.",
             )
         ]
 

@@ -168,7 +168,7 @@ def intrinsic_report(
         "unigram_cross_entropy": opened.unigram_cross_entropy,
         **results,
         "missing": {name: _why_missing(name, model, has_samples) for name in results if results[name] is None},
-        "notices": opened.notices,
+        "notices": [*opened.notices, *_of_correction(model)],
     }
 
 
@@ -198,6 +198,11 @@ def _why_missing(name: str, model: SpanElectraForPreTraining, has_samples: bool)
     if model.config.freeze_generator:
         return "a frozen generator keeps only the heads that it samples from"
     return "not among the run's objectives"
+
+
+def _of_correction(model: SpanElectraForPreTraining) -> list[str]:
+    is_there = model.discriminator is not None and model.discriminator.corrector is not None
+    return ["correction is not shown here; its loss and accuracy are in the run's metrics.json"] if is_there else []
 
 
 def print_intrinsic_report(report: dict[str, Any], console: Console) -> None:

@@ -284,22 +284,23 @@ def start_from_cooccurrence(
 
 @torch.no_grad()
 def start_from_unigram(model: SpanElectraForPreTraining, token_counts: NDArray[np.int64]) -> str:
-    """Fill the generator's output biases with log frequencies (Meister et al. 2023, "A natural bias").
+    """Fill the biases of vocabulary projections with log frequencies (Meister et al. 2023, "A natural bias").
 
     A bias moves by a learning rate a step, so that from zero it takes thousands of steps to say that a token is rare.
     Until then tied embeddings have to say it, by which those of rare tokens all come to point the same way.
 
     Args:
-        model: fresh.
+        model: fresh; filled is the generator's projection, and that of the discriminator's correction where it has one.
         token_counts: (vocabulary,) of the training rows; one is added to each, for what never occurs.
 
     Returns:
         What was filled, in a sentence.
     """
-    assert model.generator is not None
-    bias = model.generator.language_model.get_output_embeddings().bias
+    language_models = [part.language_model for part in (model.generator,) if part is not None]
+    language_models += [part.corrector for part in (model.discriminator,) if part is not None and part.corrector]
     counts = torch.from_numpy(token_counts) + 1.0
-    bias.copy_((counts / counts.sum()).log())
+    for language_model in language_models:
+        language_model.get_output_embeddings().bias.copy_((counts / counts.sum()).log())
     return f"output biases: {len(counts):,} tokens start from how often they occur"
 
 

@@ -25,7 +25,6 @@ class SpanElectraDiscriminator(nn.Module):
     Args:
         config: stock configuration of the encoder.
         span_boundary: whether to build the boundary head.
-        correction: whether to build the corrector.
         max_span_length: longest span in tokens.
         span_position_size: width of the boundary head's position embeddings.
     """
@@ -37,7 +36,6 @@ class SpanElectraDiscriminator(nn.Module):
         span_boundary: bool,
         max_span_length: int,
         span_position_size: int,
-        correction: bool = False,
     ) -> None:
         super().__init__()
         self.config = config
@@ -51,8 +49,11 @@ class SpanElectraDiscriminator(nn.Module):
             self.span_boundary_classifier = nn.Linear(config.hidden_size, 1)
             nn.init.normal_(self.span_boundary_classifier.weight, std=config.initializer_range)
             nn.init.zeros_(self.span_boundary_classifier.bias)
-        # last, so that the fresh weights of the other heads do not depend on it
-        self.corrector: PreTrainedModel | None = build_masked_language_model(config) if correction else None
+        self.corrector: PreTrainedModel | None = None
+
+    def add_corrector(self) -> None:
+        """Build the head of correction; after all else is drawn, so that no other fresh weight depends on it."""
+        self.corrector = build_masked_language_model(self.config)
         self.tie_corrector()
 
     def tie_corrector(self) -> None:

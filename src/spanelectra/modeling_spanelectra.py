@@ -75,12 +75,12 @@ class SpanElectraForPreTraining(nn.Module):
             sbgo = config.sampling_source != "mlm" if config.freeze_generator else "sbgo" in (config.objectives or ())
             self.generator = SpanElectraGenerator(config.generator_config, span_boundary=sbgo, **boundary)
         if isinstance(config.discriminator_config, PreTrainedConfig):
-            sbpo, correction = (name in (config.objectives or ()) for name in ("sbpo", "correction"))
-            self.discriminator = SpanElectraDiscriminator(
-                config.discriminator_config, span_boundary=sbpo, correction=correction, **boundary
-            )
+            sbpo = "sbpo" in (config.objectives or ())
+            self.discriminator = SpanElectraDiscriminator(config.discriminator_config, span_boundary=sbpo, **boundary)
         if self.generator is not None and self.discriminator is not None:
             share_weights(self.generator, self.discriminator, config.sharing)
+        if self.discriminator is not None and "correction" in (config.objectives or ()):
+            self.discriminator.add_corrector()
         if self.generator is not None and config.freeze_generator:
             self.generator.requires_grad_(False)
 

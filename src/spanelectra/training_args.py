@@ -106,7 +106,9 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         if not self.resolved().objectives:
             stages = {"generator": GENERATOR_OBJECTIVES, "discriminator": DISCRIMINATOR_OBJECTIVES}
             needed = ", ".join(stages.get(self.stage, OBJECTIVES))
-            if self.stage == "discriminator" and not {"ato", "sbpo"} & set(METHODS[self.method]["objectives"]):
+            if self.stage == "discriminator" and not set(DISCRIMINATOR_OBJECTIVES) & set(
+                METHODS[self.method]["objectives"]
+            ):
                 raise UserError(
                     "--stage discriminator needs a method that trains a discriminator (electra or spanelectra), not "
                     f"{self.method}."

@@ -163,6 +163,8 @@ def _notices(model: SpanElectraForPreTraining, *, is_export: bool) -> list[str]:
         )
     if model.discriminator is None:
         notices.append("there is no discriminator: nothing judges the tokens")
+    if model.discriminator is not None and not {"ato", "sbpo"} & set(model.config.objectives or ()):
+        notices.append("the discriminator was trained to correct alone: its verdicts mean nothing")
     heads = (("generator", "SBGO"), ("discriminator", "SBPO"))
     missing = [
         head for part, head in heads if (own := getattr(model, part)) is not None and own.span_boundary_head is None

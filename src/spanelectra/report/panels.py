@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from spanelectra.argument_groups import OBJECTIVES
+
 
 @dataclass(frozen=True)
 class Panel:
@@ -221,10 +223,7 @@ SECTIONS = (
             Panel(
                 "largest_losses",
                 "Largest loss of a single batch",
-                {
-                    **{f"{name}_loss_max": name.upper() for name in ("mlm", "sbgo", "ato", "sbpo")},
-                    "correction_loss_max": "correction",
-                },
+                {f"{name}_loss_max": name if len(name) > 4 else name.upper() for name in OBJECTIVES},
                 "nats",
                 "Since the line of the log before. A spike that comes down again is harmless; one that stays is a step "
                 "that broke something: lower the learning rate.",
