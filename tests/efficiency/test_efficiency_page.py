@@ -166,3 +166,15 @@ def test_goals_that_are_not_reached_are_said_not_to_be(tier):
     lines = lines_with(tier, {**SCORES, "spanelectra": 59.5})
     text = page.section(tier, lines, "p", "command")
     assert text.count(" | no |") >= 3
+
+
+def test_results_of_several_arithmetics_are_said_to_be():
+    def line(processor: str, **changes: Any) -> dict[str, Any]:
+        versions = {"torch": "2", "transformers": "5"}
+        environment = {"processor": processor, "devices": [], "versions": versions, "threads": 2, "workers": 1}
+        return {"environment": environment, "commit": "c", "clean": True, **changes}
+
+    new, float32, unknown = line("any", fine_tuned_in="float32"), line(page.FLOAT32_ONLY), line("with AMX")
+    said = page._made_on([new, float32, unknown])
+    assert "any, 2 threads a run, 1 side by side" in said and "1 of the 3 lines were fine-tuned" in said
+    assert "fine-tuned" not in page._made_on([new, float32]) + page._made_on([unknown])
