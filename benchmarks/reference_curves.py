@@ -69,7 +69,8 @@ def main() -> None:
     for name in TIERS:
         tier = read_tier(Path(__file__).parent / "efficiency" / f"{name}.yaml")
         for line in read_lines(results_path(name)):
-            if line["budget"] != tier.budgets[0].flops:
+            # what was reused from another tier is a run of that one, and counted there
+            if line["budget"] != tier.budgets[0].flops or "reused_from" in line:
                 continue
             title = f"{line['method']} at {line['multiple']:g} of the rates"
             for stage, metric, settings, gains in curves_of(tier, line, arguments.unigram_cross_entropy):
