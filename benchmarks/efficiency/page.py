@@ -39,8 +39,6 @@ from results_page import replace_section, table
 
 ROOT = Path(__file__).parent.parent.parent
 AVERAGE = "mean"
-# The processor of earlier lines that has no AMX, so that its fine-tunings were in float32 before that was fixed.
-FLOAT32_ONLY = "AMD EPYC"
 
 
 def missing(planned: Sequence[Planned]) -> str:
@@ -292,9 +290,8 @@ def _made_on(lines: Sequence[Line]) -> str:
         machines[f"{where}, {threads} a run, {environment['workers']} side by side; torch {versions['torch']}, "
                  f"transformers {versions['transformers']}"] = None  # fmt: skip
     commits = dict.fromkeys(at(line) for line in lines)
-    earlier = [
-        line for line in lines if "fine_tuned_in" not in line and line["environment"]["processor"] != FLOAT32_ONLY
-    ]
+    # lines from before it was fixed
+    earlier = [line for line in lines if "fine_tuned_in" not in line]
     mixed = "" if not earlier or len(earlier) == len(lines) else (
         f" {len(earlier)} of the {len(lines)} lines were fine-tuned in their processor's own arithmetic, which may be "
         "bfloat16; the others in float32 (docs/log.md, \"Arithmetic\")."

@@ -192,9 +192,10 @@ def _processor_seconds(directory: Path, commands: list[str]) -> float | None:
     file = directory / TIMES_NAME
     entries = [json.loads(text) for text in (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])]
     times = [entry for entry in entries if entry["command"] in commands]
-    ended = [entry for entry in times if "exit_code" in entry]
-    is_cut_off = len(times) != 2 * len(ended)
-    if is_cut_off or not {entry["command"] for entry in ended if entry["exit_code"] == 0}.issuperset(commands):
+    started, ended = ([entry for entry in times if name in entry] for name in ("started", "exit_code"))
+    if len(started) != len(ended) or not {entry["command"] for entry in ended if entry["exit_code"] == 0}.issuperset(
+        commands
+    ):
         return None
     return round(sum(entry["processor_seconds"] for entry in ended), 1)
 

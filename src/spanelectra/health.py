@@ -162,29 +162,36 @@ class HealthMonitor:
         done, share = step - start, (step - start) / max(1, self.max_steps - start)
         return done >= self.limits.warm_up_steps and share >= self.limits.warm_up_progress
 
-    def _check_generator(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
-        loss, unigram = metrics.get("mlm_loss"), self.unigram_cross_entropy
+    def _against_frequency(self, metrics: dict[str, float], name: str, head: str) -> str | None:
+        """What a head's loss is beside guessing by frequency, where it is no better; else ``None``."""
+        loss, unigram = metrics.get(name), self.unigram_cross_entropy
         if loss is None or unigram is None or not math.isfinite(loss) or loss < unigram - self.limits.unigram_margin:
+            return None
+        return f"{head} loss {loss:.2f}, unigram cross-entropy {unigram:.2f}"
+
+    def _check_generator(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
+        beside = self._against_frequency(metrics, "mlm_loss", "MLM")
+        if beside is None:
             return []
         return [
             (
                 "unigram",
-                f"the generator is no better than guessing by frequency at step {step}: MLM loss {loss:.2f}, unigram "
-                f"cross-entropy {unigram:.2f}. What it feeds the discriminator is frequency noise. Train longer, "
-                "raise the learning rate, or start with shorter spans (--max_span_words '0:1 0.5:10').",
+                f"the generator is no better than guessing by frequency at step {step}: {beside}. What it feeds the "
+                "discriminator is frequency noise. Train longer, raise the learning rate, or start with shorter spans "
+                "(--max_span_words '0:1 0.5:10').",
             )
         ]
 
     def _check_correction(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
-        loss, unigram = metrics.get("correction_loss"), self.unigram_cross_entropy
-        if loss is None or unigram is None or not math.isfinite(loss) or loss < unigram - self.limits.unigram_margin:
+        beside = self._against_frequency(metrics, "correction_loss", "correction")
+        if beside is None:
             return []
         return [
             (
                 "correction",
-                f"the discriminator names originals no better than guessing by frequency at step {step}: correction "
-                f"loss {loss:.2f}, unigram cross-entropy {unigram:.2f}. Start it from a trained generator (--stage "
-                "discriminator --generator GEN), train longer, or raise --correction_weight.",
+                f"the discriminator names originals no better than guessing by frequency at step {step}: {beside}. "
+                "Start it from a trained generator (--stage discriminator --generator GEN), train longer, or raise "
+                "--correction_weight.",
             )
         ]
 

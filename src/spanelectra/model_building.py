@@ -296,8 +296,9 @@ def start_from_unigram(model: SpanElectraForPreTraining, token_counts: NDArray[n
     Returns:
         What was filled, in a sentence.
     """
-    language_models = [part.language_model for part in (model.generator,) if part is not None]
-    language_models += [part.corrector for part in (model.discriminator,) if part is not None and part.corrector]
+    language_models = [model.generator.language_model] if model.generator is not None else []
+    if model.discriminator is not None and model.discriminator.corrector is not None:
+        language_models.append(model.discriminator.corrector)
     counts = torch.from_numpy(token_counts) + 1.0
     for language_model in language_models:
         language_model.get_output_embeddings().bias.copy_((counts / counts.sum()).log())

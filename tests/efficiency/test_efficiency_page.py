@@ -174,7 +174,7 @@ def test_results_of_several_arithmetics_are_said_to_be():
         environment = {"processor": processor, "devices": [], "versions": versions, "threads": 2, "workers": 1}
         return {"environment": environment, "commit": "c", "clean": True, **changes}
 
-    new, float32, unknown = line("any", fine_tuned_in="float32"), line(page.FLOAT32_ONLY), line("with AMX")
+    new, float32, unknown = line("any", fine_tuned_in="float32"), line("b", fine_tuned_in="float32"), line("c")
     said = page._made_on([new, float32, unknown])
     assert "any, 2 threads a run, 1 side by side" in said and "1 of the 3 lines were fine-tuned" in said
     assert "fine-tuned" not in page._made_on([new, float32]) + page._made_on([unknown])
