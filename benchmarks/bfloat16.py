@@ -24,7 +24,8 @@ from results_page import replace_section, table
 
 ROOT = Path(__file__).parent.parent
 ARITHMETIC = {"float32": "false", "bfloat16": "true"}
-FIGURES = ("held_out_mlm_loss", "conll2003_dev_f1", "tokens_per_second")
+# what is compared, how it is written, and whether as a ratio
+FIGURES = (("held_out_mlm_loss", ".3f", False), ("conll2003_dev_f1", ".2f", False), ("tokens_per_second", ",.0f", True))
 
 
 def spanelectra(*words: str) -> None:
@@ -43,25 +44,12 @@ def measure(arguments: argparse.Namespace, seed: int, bf16: str) -> dict[str, An
         words = ["--recipe", arguments.recipe, "--data", arguments.data, "--out_dir", str(run), "--bf16", bf16]
         words += ["--seed", str(seed), "--max_steps", arguments.steps, "--eval_steps", "0", "--report", "false"]
         spanelectra("pretrain", *words)
-    folder = arguments.tasks / "conll2003"
-    words = [
-        "--model",
-        str(run),
-        "--out_dir",
-        str(scores),
-        "--preset",
-        "conll2003",
-        "--epochs",
-        "2",
-        "--resume",
-        "true",
-    ]
-    words += ["--train", str(folder / "eng.train"), "--dev", str(folder / "eng.testa"), "--bf16", "false"]
     if not (scores / "metrics.json").is_file():
+        files = arguments.tasks / "conll2003"
+        words = ["--train", str(files / "eng.train"), "--dev", str(files / "eng.testa"), "--preset", "conll2003"]
+        words += ["--model", str(run), "--out_dir", str(scores), "--epochs", "2", "--bf16", "false", "--resume", "true"]
         spanelectra("finetune", *words, "--seed", str(10 * seed), "--seeds", "1")
-    metrics, fine_tuned = (
-        json.loads((folder / "metrics.json").read_text(encoding="utf-8")) for folder in (run, scores)
-    )
+    metrics, fine_tuned = (json.loads((made / "metrics.json").read_text(encoding="utf-8")) for made in (run, scores))
     return {
         "seed": seed,
         "held_out_mlm_loss": metrics["held_out"]["mlm_loss"],
@@ -74,23 +62,15 @@ def measure(arguments: argparse.Namespace, seed: int, bf16: str) -> dict[str, An
 def section(result: dict[str, Any]) -> str:
     """The section of docs/throughput.md."""
     rows, seeds = [], len(result["runs"]["float32"])
-    for name, form in zip(FIGURES, (".3f", ".2f", ",.0f"), strict=True):
+    for name, form, is_ratio in FIGURES:
         values = {arithmetic: [run[name] for run in runs] for arithmetic, runs in result["runs"].items()}
-        pairs = list(zip(values["bfloat16"], values["float32"], strict=True))
-        compared = [new / old if name == "tokens_per_second" else new - old for new, old in pairs]
-        rows.append(
-            [
-                name.replace("_", " "),
-                *(f"{statistics.fmean(values[arithmetic]):{form}}" for arithmetic in ARITHMETIC),
-                ("times " if name == "tokens_per_second" else "")
-                + f"{statistics.fmean(compared):{'.2f' if name == 'tokens_per_second' else '+' + form}} ± "
-                + (
-                    f"{statistics.stdev(compared):{'.2f' if name == 'tokens_per_second' else form}}"
-                    if seeds > 1
-                    else "?"
-                ),
-            ]
-        )
+        pairs = zip(values["bfloat16"], values["float32"], strict=True)
+        compared = [new / old if is_ratio else new - old for new, old in pairs]
+        how = ".2f" if is_ratio else form
+        spread = f"{statistics.stdev(compared):{how}}" if seeds > 1 else "?"
+        mean = f"times {statistics.fmean(compared):{how}}" if is_ratio else f"{statistics.fmean(compared):+{how}}"
+        means = [f"{statistics.fmean(values[arithmetic]):{form}}" for arithmetic in ARITHMETIC]
+        rows.append([name.replace("_", " "), *means, f"{mean} ± {spread}"])
     return "\n".join(
         [
             f"## bfloat16 on a processor: does it train as well? {result['processor']}, one thread a run",

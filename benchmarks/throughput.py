@@ -157,7 +157,7 @@ def arithmetic_of(name: str, device: str) -> str:
 
 
 def measure(names: list[str], arguments: argparse.Namespace, rows: Path, device: str) -> dict[str, Any]:
-    """Let the steps take turns; returns seconds a step by name and round, and both peaks of each round."""
+    """Let the steps take turns; returns seconds a step by name and round, and the peaks of each round."""
     peak = Worker(PEAK, arguments, rows, device)
     workers: dict[str, Worker] = {}
     failed: dict[str, str] = {}

@@ -294,13 +294,6 @@ class TestEmbeddingsFromCooccurrence:
         other = pretrain(small_run(rows, tmp_path / "other", **{**settings, "embedding_init": "random"}))
         assert first["held_out"] == again["held_out"] != other["held_out"]
 
-    def test_beside_existing_weights_it_has_no_effect_and_says_so(
-        self, rows: Path, generator_run: Path, tmp_path: Path
-    ) -> None:
-        settings = {"stage": "discriminator", "generator": str(generator_run), "max_steps": 1}
-        metrics = pretrain(small_run(rows, tmp_path / "run", embedding_init="cooccurrence", **settings))
-        assert any("embedding_init=cooccurrence has no effect" in alarm for alarm in metrics["alarms"])
-
 
 class TestOutputBiases:
     @pytest.mark.parametrize("size", [1.0, 0.5])
@@ -325,12 +318,21 @@ class TestOutputBiases:
         other = pretrain(small_run(rows, tmp_path / "other", **settings))
         assert other["held_out"]["mlm_loss"] > metrics["held_out"]["mlm_loss"] + 0.5
 
-    def test_without_a_fresh_generator_it_has_no_effect_and_says_so(
-        self, rows: Path, generator_run: Path, tmp_path: Path
-    ) -> None:
-        settings = {"stage": "discriminator", "generator": str(generator_run), "max_steps": 1}
-        metrics = pretrain(small_run(rows, tmp_path / "run", output_bias_init="unigram", **settings))
-        assert any("output_bias_init=unigram has no effect" in alarm for alarm in metrics["alarms"])
+    def test_the_head_of_correction_starts_alike(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        model = build(tokenizer, objectives=["mlm", "ato", "correction"])
+        start_from_unigram(model, np.arange(len(tokenizer), dtype=np.int64))
+        heads = model.generator.language_model, model.discriminator.corrector  # type: ignore[union-attr]
+        first, second = (head.get_output_embeddings().bias for head in heads)
+        assert torch.equal(first, second) and first.std() > 0.5
+
+
+@pytest.mark.parametrize(("name", "value"), [("embedding_init", "cooccurrence"), ("output_bias_init", "unigram")])
+def test_beside_existing_weights_what_fresh_ones_start_from_has_no_effect_and_says_so(
+    rows: Path, generator_run: Path, tmp_path: Path, name: str, value: str
+) -> None:
+    settings = {"stage": "discriminator", "generator": str(generator_run), "max_steps": 1, name: value}
+    metrics = pretrain(small_run(rows, tmp_path / "run", **settings))
+    assert any(f"{name}={value} has no effect" in alarm for alarm in metrics["alarms"])
 
 
 def test_the_second_stage_takes_the_shape_of_a_generator_that_no_setting_describes(

@@ -9,10 +9,9 @@ from transformers import AutoModelForMaskedLM, AutoModelForTokenClassification, 
 
 from factories import joint_model
 from spanelectra.shared_embeddings import (
-    DisentangledDecoder,
     DisentangledEmbedding,
-    ProjectedDecoder,
     ProjectedEmbedding,
+    TiedDecoder,
     materialise,
 )
 
@@ -51,7 +50,7 @@ def test_a_projected_decoder_is_the_linear_layer_of_the_materialised_table(table
     bias = nn.Parameter(torch.randn(100)) if has_bias else None
     hidden = torch.randn(3, 4, 16)
     expected = nn.functional.linear(hidden, embedding.materialise(), bias)
-    torch.testing.assert_close(ProjectedDecoder(embedding, bias)(hidden), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(TiedDecoder(embedding, bias)(hidden), expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -69,7 +68,7 @@ def test_a_disentangled_decoder_is_the_linear_layer_of_the_materialised_table_an
     nn.init.normal_(embedding.difference.weight)
     bias = nn.Parameter(torch.randn(100)) if has_bias else None
     hidden = torch.randn(3, 4, 32)
-    logits = DisentangledDecoder(embedding, bias)(hidden)
+    logits = TiedDecoder(embedding, bias)(hidden)
     torch.testing.assert_close(logits, nn.functional.linear(hidden, embedding.materialise(), bias))
     logits.square().sum().backward()
     assert table.weight.grad is None and embedding.difference.weight.grad.abs().min() > 0

@@ -35,6 +35,10 @@ class ProjectedEmbedding(nn.Module):
         """(…) int64 token ids -> (…, embedding_dim)."""
         return self.table(input_ids) @ self.projection
 
+    def logits(self, hidden_states: Tensor, bias: Tensor | None) -> Tensor:
+        """(…, embedding_dim) -> (…, vocabulary); multiplies through the narrow side first."""
+        return F.linear(hidden_states @ self.projection.T, self.table.weight, bias)
+
     def materialise(self) -> Tensor:
         """(vocabulary, embedding_dim): the table that a stock embedding needs to give the same vectors."""
         return self.table.weight.detach() @ self.projection.detach()
@@ -54,36 +58,26 @@ class DisentangledEmbedding(nn.Module):
         """(…) int64 token ids -> (…, embedding_dim)."""
         return self.table(input_ids).detach() + self.difference(input_ids)
 
+    def logits(self, hidden_states: Tensor, bias: Tensor | None) -> Tensor:
+        """(…, embedding_dim) -> (…, vocabulary); like the vectors, they move the difference alone."""
+        return F.linear(hidden_states, self.table.weight.detach() + self.difference.weight, bias)
+
     def materialise(self) -> Tensor:
         """(vocabulary, embedding_dim): table + difference."""
         return self.table.weight.detach() + self.difference.weight.detach()
 
 
-class ProjectedDecoder(nn.Module):
-    """The vocabulary projection tied to a :class:`ProjectedEmbedding`: no second matrix of vocabulary size."""
+class TiedDecoder(nn.Module):
+    """The vocabulary projection tied to one of these embeddings: no second matrix of vocabulary size."""
 
-    def __init__(self, embedding: ProjectedEmbedding, bias: nn.Parameter | None) -> None:
-        super().__init__()
-        self.embedding = embedding
-        self.bias = bias
-
-    def forward(self, hidden_states: Tensor) -> Tensor:
-        """(…, embedding_dim) -> (…, vocabulary) logits; multiplies through the narrow side first."""
-        return F.linear(hidden_states @ self.embedding.projection.T, self.embedding.table.weight, self.bias)
-
-
-class DisentangledDecoder(nn.Module):
-    """The vocabulary projection tied to a :class:`DisentangledEmbedding`: like it, it moves the difference alone."""
-
-    def __init__(self, embedding: DisentangledEmbedding, bias: nn.Parameter | None) -> None:
+    def __init__(self, embedding: ProjectedEmbedding | DisentangledEmbedding, bias: nn.Parameter | None) -> None:
         super().__init__()
         self.embedding = embedding
         self.bias = bias
 
     def forward(self, hidden_states: Tensor) -> Tensor:
         """(…, embedding_dim) -> (…, vocabulary) logits."""
-        weight = self.embedding.table.weight.detach() + self.embedding.difference.weight
-        return F.linear(hidden_states, weight, self.bias)
+        return self.embedding.logits(hidden_states, self.bias)
 
 
 def tie_masked_language_model(
@@ -92,10 +86,8 @@ def tie_masked_language_model(
     """Give a stock masked language model this input embedding, and tie its vocabulary projection to it."""
     decoder = model.get_output_embeddings()
     model.set_input_embeddings(embedding)
-    if isinstance(embedding, ProjectedEmbedding):
-        model.set_output_embeddings(ProjectedDecoder(embedding, decoder.bias))
-    elif isinstance(embedding, DisentangledEmbedding):
-        model.set_output_embeddings(DisentangledDecoder(embedding, decoder.bias))
+    if isinstance(embedding, (ProjectedEmbedding, DisentangledEmbedding)):
+        model.set_output_embeddings(TiedDecoder(embedding, decoder.bias))
     else:
         decoder.weight = embedding.weight
 
@@ -113,7 +105,7 @@ def materialise(model: PreTrainedModel) -> PreTrainedModel:
         plain.weight = nn.Parameter(weight)
         copied.set_input_embeddings(plain)
         decoder = copied.get_output_embeddings()
-        if isinstance(decoder, (ProjectedDecoder, DisentangledDecoder)):
+        if isinstance(decoder, TiedDecoder):
             linear = nn.Linear(weight.shape[1], weight.shape[0], bias=decoder.bias is not None)
             linear.weight = plain.weight
             if decoder.bias is not None:
