@@ -110,9 +110,19 @@ def test_a_frozen_generator_counts_once_and_only_the_heads_it_samples_from(sourc
 def test_a_head_start_counts_the_generator_alone():
     model = eager_model("electra")
     off = {"ato": 0.0, "sbpo": 0.0}
-    formula = row_training_flops(model, LENGTH, COUNT, with_discriminator=False)
+    formula = row_training_flops(model, LENGTH, COUNT, ["mlm", "sbgo"])
     assert formula == pytest.approx(counted(model, loss_weights=off), rel=TOLERANCE)
     assert formula < 0.5 * row_training_flops(model, LENGTH, COUNT)
+
+
+@pytest.mark.parametrize("resting", ["mlm", "sbgo", "ato", "sbpo", "correction", "mlm sbgo", "ato correction"])
+@pytest.mark.parametrize("source", ["mlm", "mixed"])
+def test_what_has_no_weight_now_counts_only_where_it_is_sampled_from(resting, source):
+    objectives = ["mlm", "sbgo", "ato", "sbpo", "correction"]
+    model = eager_model("electra", objectives=objectives, sampling_source=source, sharing="none")
+    off = dict.fromkeys(resting.split(), 0.0)
+    formula = row_training_flops(model, LENGTH, COUNT, set(objectives) - set(off))
+    assert formula == pytest.approx(counted(model, loss_weights=off), rel=TOLERANCE)
 
 
 def test_peak_flops_is_what_a_product_of_matrices_reaches():

@@ -27,6 +27,12 @@ def test_never_leaves_the_range_of_its_points(schedule, progress):
     assert schedule.minimum <= schedule(progress) <= schedule.maximum
 
 
+@given(schedules, st.lists(st.floats(-0.5, 1.5), min_size=1, max_size=5))
+def test_many_moments_at_once_have_the_values_of_each(schedule, moments):
+    moments += [progress for progress, _ in schedule.points]
+    assert schedule.values(moments).tolist() == [schedule(moment) for moment in moments]
+
+
 @given(schedules)
 def test_reading_what_was_written_gives_the_same_schedule(schedule):
     text = " ".join(f"{progress!r}:{value!r}" for progress, value in schedule.points)

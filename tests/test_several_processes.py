@@ -31,13 +31,13 @@ NOTE_ROWS = """
 import json, os, sys
 from spanelectra import cli
 from spanelectra.data.data_collator import DataCollatorForSpanElectra as Collator
-mask, file = Collator.mask, NOTES + "." + os.environ.get("RANK", "0")
+collate, file = Collator.__call__, NOTES + "." + os.environ.get("RANK", "0")
 def noted(self, batch):
     if batch.progress < 1:
         with open(file, "a") as stream:
             stream.write(json.dumps([batch.progress, batch.rows.tolist(), batch.epochs.tolist()]) + "\\n")
-    return mask(self, batch)
-Collator.mask = noted
+    return collate(self, batch)
+Collator.__call__ = noted
 sys.exit(cli.main(sys.argv[1:]))
 """
 
@@ -88,6 +88,15 @@ class TestSharing:
         monkeypatch.setenv("WORLD_SIZE", "3")
         with pytest.raises(UserError, match=r"3 processes cannot share the 8 rows .* takes 1, 2, 4, 8\."):
             rearranged(PretrainingArguments(per_device_train_batch_size=4), 2)
+
+    def test_micro_batches_that_grow_are_shared_out_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        settings = PretrainingArguments(per_device_train_batch_size="0:1 1:4", gradient_accumulation_steps=3)
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        new = rearranged(settings, 4)
+        assert (new.per_device_train_batch_size, new.gradient_accumulation_steps) == ("0:1 1:4", 6)
+        monkeypatch.setenv("WORLD_SIZE", "8")
+        with pytest.raises(UserError, match=r"8 processes cannot share 12 of them evenly, and 1, 2, 3, 4, 6, 12 can\."):
+            rearranged(settings, 4)
 
 
 @pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])

@@ -182,7 +182,7 @@ class TestThroughput:
             count = trainer.data_collator(RowBatch(*[torch.zeros(1, dtype=torch.int64).numpy()] * 2, 0.0))
             positions = count["masked_positions"].shape[1]
             whole = row_training_flops(trainer.model, LENGTH, positions)
-            generator = row_training_flops(trainer.model, LENGTH, positions, with_discriminator=False)
+            generator = row_training_flops(trainer.model, LENGTH, positions, ["mlm", "sbgo"])
             assert generator < whole
             rested = round(6 * head_start)
             assert metrics["training_flops"] == pytest.approx(4 * (rested * generator + (6 - rested) * whole))

@@ -3,48 +3,47 @@
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from efficiency.tiers import Method
 from spanelectra.configuration_spanelectra import SAMPLED_HEADS
+from spanelectra.data.step_sizes import StepSizes
 from spanelectra.errors import UserError
-from spanelectra.flops import row_training_flops
-from spanelectra.masking_setup import masking_policy
+from spanelectra.masking_setup import build_cutting, masking_policy
 from spanelectra.model_building import build_model
+from spanelectra.run_flops import row_flops_over_run
 from spanelectra.training_args import PretrainingArguments
 
 
 @dataclass(frozen=True)
 class StepCost:
-    """FLOPs of an optimiser step.
+    """FLOPs of an optimiser step, which may change over a run.
 
     Attributes:
-        before: of a step before the discriminator joins.
-        after: of one after that.
-        head_start: fraction of the steps before it joins; 0 where it is there from the start, or never.
+        at: (n,) moments of the run, from 0 to 1 -> (n,) FLOPs of a step.
     """
 
-    before: float
-    after: float
-    head_start: float = 0.0
+    at: Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
     def total(self, steps: int, of: int | None = None) -> float:
         """FLOPs of the first ``steps`` of a run of ``of`` steps (by default of all of them)."""
-        joins = math.ceil(self.head_start * (steps if of is None else of))
-        return min(steps, joins) * self.before + max(0, steps - joins) * self.after
+        return float(self.at(np.arange(steps) / (steps if of is None else of)).sum()) if steps else 0.0
 
     def steps_within(self, flops: float) -> int:
-        """The most steps whose FLOPs do not exceed a budget.
+        """The most steps whose FLOPs do not exceed a budget, found by bisection.
 
         Raises:
             UserError: for a budget below one step.
         """
-        low, high = 0, math.floor(flops / min(self.before, self.after)) + 1
-        # a longer run never costs less, for each step adds one of either kind
+        low, high = 0, 1
+        while self.total(high) <= flops:
+            low, high = high, 2 * high
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.total(middle) <= flops else (low, middle)
@@ -76,14 +75,7 @@ def step_cost(
         settings: resolved.
         tokenizer, length: of the rows.
         first: resolved settings of the generator stage, whose generator a discriminator stage draws from.
-
-    Raises:
-        UserError: for weights that switch the discriminator off within the run, which only a head start may do.
     """
-    schedules = settings.loss_weight_schedules()
-    discriminates = settings.discriminator_objectives
-    if discriminates and all(schedules[name].minimum == 0 for name in discriminates):
-        raise UserError("the discriminator's weights are 0 for some time: say so by generator_head_start instead.")
     shape = settings
     if settings.stage == "discriminator":
         assert first is not None
@@ -92,7 +84,7 @@ def step_cost(
             settings,
             stage="joint",
             sharing="none",
-            objectives=[*SAMPLED_HEADS[settings.sampling_source], *discriminates],
+            objectives=[*SAMPLED_HEADS[settings.sampling_source], *settings.discriminator_objectives],
             generator_size=first.generator_size,
             generator_depth=first.generator_depth,
         )
@@ -100,13 +92,14 @@ def step_cost(
         model = build_model(shape, tokenizer, length, lambda sentence: None)
     model.config.freeze_generator = settings.stage == "discriminator"
     model.config.objectives = settings.objectives
-    count = masking_policy(settings).capacity(length)
-    rows = settings.per_device_train_batch_size * settings.gradient_accumulation_steps
-    before, after = (
-        rows * row_training_flops(model, length, count, with_discriminator=joined) for joined in (False, True)
-    )
-    head_start = settings.generator_head_start if settings.stage == "joint" and discriminates else 0.0
-    return StepCost(before if head_start else after, after, head_start)
+    capacity = masking_policy(settings).capacity
+    cutting, batch = build_cutting(tokenizer, length, settings), settings.batch_size_schedule()
+
+    def at(progress: NDArray[np.float64]) -> NDArray[np.float64]:
+        flops = row_flops_over_run(model, settings, length, cutting, capacity, progress)
+        return np.rint(batch.values(progress)) * settings.gradient_accumulation_steps * flops
+
+    return StepCost(at)
 
 
 def plan_stages(method: Method, flops: float, tokenizer: PreTrainedTokenizerBase, length: int) -> tuple[StagePlan, ...]:
@@ -122,6 +115,7 @@ def plan_stages(method: Method, flops: float, tokenizer: PreTrainedTokenizerBase
         cost = step_cost(settings, tokenizer, length, first)
         allowed += stage.share * flops
         steps = 1 if method.fresh else cost.steps_within(allowed - sum(plan.flops for plan in plans))
-        tokens = steps * settings.per_device_train_batch_size * settings.gradient_accumulation_steps * length
+        sizes = StepSizes(settings.batch_size_schedule(), settings.gradient_accumulation_steps, steps)
+        tokens = int(sizes.rows_before[-1]) * length
         plans.append(StagePlan(stage.name, steps, cost.total(steps), tokens, cost))
     return tuple(plans)

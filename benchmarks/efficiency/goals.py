@@ -32,8 +32,14 @@ def baselines_of(tier: Tier) -> list[str]:
     return [name for name in others_of(tier) if not tier.methods[name].control]
 
 
+def judged_at(tier: Tier, lines: Sequence[Line], tasks: Sequence[str], split: str) -> float:
+    """The largest budget at which ours and every baseline have results; the tier's largest where there is none."""
+    budgets = [set(scores_of(lines, name, tasks, split)) for name in (tier.ours, *baselines_of(tier))]
+    return max(set.intersection(*budgets), default=tier.budgets[-1].flops)
+
+
 def goals(tier: Tier, lines: Sequence[Line], tasks: Sequence[str], split: str) -> list[Goal]:
-    """Judge the goals that a tier can: those of its baselines that it has.
+    """Judge the goals that a tier can: those of its baselines that it has, at the largest budget that all have.
 
     Args:
         tier: the tier.
@@ -42,7 +48,7 @@ def goals(tier: Tier, lines: Sequence[Line], tasks: Sequence[str], split: str) -
         split: dev or test.
     """
     scores = {name: scores_of(lines, name, tasks, split) for name in [tier.ours, *baselines_of(tier)]}
-    largest = tier.budgets[-1].flops
+    largest = judged_at(tier, lines, tasks, split)
     found = [
         _share_of_compute(scores, tier.ours, name, largest, share)
         for name, share in ((tier.reference, 0.25), ("electra", 0.5))
@@ -86,9 +92,10 @@ def _best_at_the_largest(tier: Tier, scores: dict[str, Scores], largest: float) 
     found = {}
     for name in baselines_of(tier):
         differences = paired_differences(scores[tier.ours], scores[name])
-        if not differences or differences[-1].budget != largest or differences[-1].p is None:
+        there = next((difference for difference in differences if difference.budget == largest), None)
+        if there is None or there.p is None:
             return Goal(sentence, "-", None)
-        found[name] = differences[-1]
+        found[name] = there
     adjusted = holm([difference.p for difference in found.values() if difference.p is not None])
     shown = ", ".join(
         f"{difference.mean:+.2f} against {name} (p = {p:.2g})"

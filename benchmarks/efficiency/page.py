@@ -30,7 +30,7 @@ from efficiency.comparisons import (
     scores_of,
     summarise,
 )
-from efficiency.goals import baselines_of, goals, others_of
+from efficiency.goals import baselines_of, goals, judged_at, others_of
 from efficiency.plan import Planned, chosen_multiple, dev_score, plan
 from efficiency.plots import PANELS, plot_curves, plot_scores
 from efficiency.results_file import read_lines, results_path, with_rates
@@ -121,13 +121,13 @@ def difference_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str],
 
 
 def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
-    """FLOPs that every method needs for the reference's score at the largest budget, and where curves cross."""
-    rows = []
+    """FLOPs that every method needs for the reference's score at the judged budget, and where curves cross."""
+    rows, largest = [], judged_at(tier, lines, averaged, split)
     for measure, tasks in {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}.items():
         reference = scores_of(lines, tier.reference, tasks, split)
-        if tier.budgets[-1].flops not in reference:
+        if largest not in reference:
             continue
-        level = statistics.fmean(reference[tier.budgets[-1].flops].values())
+        level = statistics.fmean(reference[largest].values())
         ours = scores_of(lines, tier.ours, tasks, split)
         for name in (tier.ours, *others_of(tier)):
             scores = scores_of(lines, name, tasks, split)
@@ -143,7 +143,7 @@ def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], sp
                 ]
             )
     if not rows:
-        return f"Not yet: {tier.reference} has no result at the largest budget."
+        return f"Not yet: {tier.reference} has no result at {largest:.2g} FLOPs."
     return table(["score", "method", "FLOPs needed", "seed by seed", f"crosses {tier.ours} at"], rows)
 
 
@@ -263,15 +263,23 @@ def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
 
 def _against_reference(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> list[str]:
     """Compute and goals; a tier of variants of our own method has none of them."""
-    verdicts = {True: "yes", False: "no", None: "not known yet"}
+    largest, planned = judged_at(tier, lines, averaged, split), tier.budgets[-1].flops
+    so_far = "" if largest == planned else ", so far"
+    verdicts = {True: f"yes{so_far}", False: f"no{so_far}", None: "not known yet"}
+    early = [
+        f"**Provisional**: judged at {largest:.2g} FLOPs, the largest budget at which all of them have results; the "
+        f"protocol's goals are about {planned:.2g}.",
+        "",
+    ]
     rows = [[goal.sentence, goal.found, verdicts[goal.met]] for goal in goals(tier, lines, averaged, split)]
     return [
-        f"Compute for {tier.reference}'s score at the largest budget, interpolated in log FLOPs:",
+        f"Compute for {tier.reference}'s score at {largest:.2g} FLOPs, interpolated in log FLOPs:",
         "",
         compute_table(tier, lines, averaged, split),
         "",
         f"The goals are about {', '.join(baselines_of(tier))}; any other is shown beside them.",
         "",
+        *(early if so_far else []),
         table(["goal", "found", "met"], rows),
         "",
     ]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 import torch
 from torch import nn
 from transformers import PreTrainedConfig
 
+from spanelectra.argument_groups import OBJECTIVES
 from spanelectra.configuration_spanelectra import SAMPLED_HEADS
 from spanelectra.encoder_families import embedding_size, encoder_of
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
@@ -28,17 +30,18 @@ def encoder_flops(config: PreTrainedConfig, length: int) -> float:
 
 
 def row_training_flops(
-    model: SpanElectraForPreTraining, length: int, count: int, *, with_discriminator: bool = True
+    model: SpanElectraForPreTraining, length: int, count: int, active: Collection[str] | None = None
 ) -> float:
-    """FLOPs of training on one row: three times the forward pass (once for a frozen generator).
+    """FLOPs of training on one row: three times the forward pass of what is trained, once what is only sampled from.
 
     Args:
         length: tokens in the row.
         count: masked positions that heads score (and as many decoys for SBPO).
-        with_discriminator: ``False`` during a generator head start.
+        active: objectives whose weight is not 0; by default all of the model's.
     """
-    config, objectives = model.config, set(model.config.objectives or ())
-    with_discriminator = with_discriminator and model.discriminator is not None
+    config = model.config
+    objectives = set(config.objectives or ()) & set(OBJECTIVES if active is None else active)
+    with_discriminator = bool(objectives & set(config.discriminator_objectives))
     sampled = SAMPLED_HEADS[config.sampling_source] if with_discriminator else set()
     total = 0.0
     if model.generator is not None:
@@ -50,21 +53,23 @@ def row_training_flops(
             projection = embedding.projection.numel()
             products += length * projection
             decoder = projection + embedding.table.weight.numel()
-        if "mlm" in objectives | sampled:
-            products += count * (generator.config.hidden_size * size + decoder)
+        heads = {"mlm": generator.config.hidden_size * size + decoder}
         if generator.span_boundary_head is not None:
-            products += count * (_linear_weights(generator.span_boundary_head) + decoder)
-        total += 2.0 * products * (1 if config.freeze_generator else 3)
+            heads["sbgo"] = _linear_weights(generator.span_boundary_head) + decoder
+        trained = set() if config.freeze_generator else objectives & set(heads)
+        total += 2.0 * products * (3 if trained else 1)
+        for name in trained | (sampled & set(heads)):
+            total += 2.0 * count * heads[name] * (3 if name in trained else 1)
     if with_discriminator and model.discriminator is not None:
         discriminator = model.discriminator
         products = encoder_flops(discriminator.config, length) / 2
         if "ato" in objectives:
             detector = discriminator.detector
             products += length * (_linear_weights(detector) - _linear_weights(encoder_of(detector)))
-        if discriminator.span_boundary_head is not None:
+        if "sbpo" in objectives and discriminator.span_boundary_head is not None:
             head = _linear_weights(discriminator.span_boundary_head)
             products += 2 * count * (head + _linear_weights(discriminator.span_boundary_classifier))
-        if discriminator.corrector is not None:
+        if "correction" in objectives:
             size = embedding_size(discriminator.config)
             products += count * size * (discriminator.config.hidden_size + discriminator.config.vocab_size)
         total += 2.0 * products * 3

@@ -1,11 +1,15 @@
-"""Settings -> the collator that masks a run's rows."""
+"""Settings -> how a run's rows are cut, and the collator that masks them."""
 
 from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
 from spanelectra.data.data_collator import DataCollatorForSpanElectra
 from spanelectra.data.packing import RowDataset
+from spanelectra.data.row_cutting import RowCutting
 from spanelectra.data.span_masking import SpanMaskingPolicy
 from spanelectra.data.tokenization import word_start_table
 from spanelectra.errors import UserError
@@ -29,6 +33,24 @@ def masking_policy(settings: PretrainingArguments) -> SpanMaskingPolicy:
         masking=settings.masking or "span",
         decoys=settings.decoys and "sbpo" in (settings.objectives or ()),
     )
+
+
+def build_cutting(
+    tokenizer: PreTrainedTokenizerBase, row_length: int, settings: PretrainingArguments
+) -> RowCutting | None:
+    """How training rows become shorter ones; ``None`` where they are always whole. Held-out rows always are.
+
+    Raises:
+        UserError: for a length that the rows cannot be cut to, or at which nothing would be masked.
+    """
+    if settings.sequence_length is None:
+        return None
+    schedule = Schedule.parse(settings.sequence_length, "sequence_length")
+    cutting = RowCutting(schedule, row_length, tokenizer.cls_token_id, tokenizer.sep_token_id)
+    ratio = Schedule.parse(settings.mask_ratio, "mask_ratio")
+    shortest = int(cutting.lengths(np.array([moment for moment, _ in schedule.points])).min())
+    dataclasses.replace(masking_policy(settings), mask_ratio=ratio.minimum).capacity(shortest)
+    return cutting
 
 
 def build_collator(

@@ -27,6 +27,7 @@ from spanelectra.callbacks import (
 )
 from spanelectra.checkpointing import HISTORY_NAME, TENSORBOARD_DIRECTORY, checkpoint_step
 from spanelectra.console import calm_transformers, make_console, say, sound_alarm
+from spanelectra.data.step_sizes import StepSizes
 from spanelectra.data.training_rows import ShuffledRows
 from spanelectra.data.word_starts import word_start_table
 from spanelectra.environment import process_rank
@@ -218,7 +219,7 @@ def build_trainer(
     args = TrainingArguments(
         output_dir=str(run),
         max_steps=settings.max_steps,
-        per_device_train_batch_size=settings.per_device_train_batch_size,
+        per_device_train_batch_size=settings.largest_batch(),
         per_device_eval_batch_size=settings.per_device_eval_batch_size,
         gradient_accumulation_steps=settings.gradient_accumulation_steps,
         learning_rate=settings.learning_rate,
@@ -252,16 +253,18 @@ def build_trainer(
         # without torchrun transformers would split batches among the GPUs by DataParallel, which our model is not for
         args._n_gpu = 1
         say(console, f"one GPU is used; all of them: torchrun --nproc_per_node {torch.cuda.device_count()} …")
-    rows_per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
+    micro_batches = args.gradient_accumulation_steps * args.world_size
+    sizes = StepSizes(settings.batch_size_schedule(), micro_batches, settings.max_steps)
     trainer = SpanElectraTrainer(
         model=model,
         args=args,
         settings=settings,
-        train_dataset=ShuffledRows(data.rows, rows_per_step, settings.max_steps, settings.seed),
+        train_dataset=ShuffledRows(data.rows, sizes, settings.seed),
         collate=data.collate,
         evaluation_rows=data.held_out_rows,
         collate_evaluation=data.collate_held_out,
         length=data.length,
+        cutting=data.cutting,
         callbacks=[
             stopper,
             HistoryCallback(run / HISTORY_NAME),

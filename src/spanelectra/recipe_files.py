@@ -24,9 +24,9 @@ RECIPES_DIRECTORY = Path(__file__).parent / "recipes"
 RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     "at least 1": (
         lambda number: number >= 1,
-        "max_steps max_tokens per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
-        "logging_steps eval_rows probe_steps save_total_limit max_nonfinite_steps ddp_timeout num_hidden_layers "
-        "max_position_embeddings span_position_size "
+        "max_steps max_tokens per_device_eval_batch_size gradient_accumulation_steps logging_steps eval_rows "
+        "probe_steps save_total_limit max_nonfinite_steps ddp_timeout num_hidden_layers max_position_embeddings "
+        "span_position_size "
         "max_train_examples batch_size eval_batch_size evaluations_per_epoch seeds max_answer_length n_best",
     ),
     "0 or more": (

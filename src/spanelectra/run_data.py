@@ -15,12 +15,14 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from spanelectra.corrupted_rows import CorruptedRows, is_corrupted_data
+from spanelectra.data.row_cutting import RowCutting
 from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY, RowDataset, unigram_cross_entropy
+from spanelectra.data.step_sizes import StepSizes
 from spanelectra.data.tokenization import load_tokenizer, word_start_table
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.environment import process_count
 from spanelectra.errors import UserError
-from spanelectra.masking_setup import build_collator
+from spanelectra.masking_setup import build_collator, build_cutting
 from spanelectra.training_args import PretrainingArguments
 
 Collate = Callable[[RowBatch], dict[str, Tensor]]
@@ -41,6 +43,7 @@ class RunData:
         corrupted: whether the rows hold fake spans already.
         input_ids: (rows, length) token ids of the training rows, memory-mapped; ``None`` for corrupted ones.
         token_counts: (vocabulary,) how often each token occurs in them; ``None`` likewise.
+        cutting: how training rows become shorter ones; ``None`` for whole rows.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -53,6 +56,7 @@ class RunData:
     corrupted: bool = False
     input_ids: NDArray[np.integer[Any]] | None = None
     token_counts: NDArray[np.int64] | None = None
+    cutting: RowCutting | None = None
 
 
 def read_data(settings: PretrainingArguments) -> RunData:
@@ -63,6 +67,7 @@ def read_data(settings: PretrainingArguments) -> RunData:
     if settings.stage == "discriminator" and not settings.generator:
         raise UserError("--stage discriminator needs --generator GEN to draw samples from, or --data of `corrupt`.")
     tokenizer = rows.tokenizer()
+    cutting = build_cutting(tokenizer, rows.max_seq_length, settings)
     unigram = None
     if len(held_out):
         special_ids = word_start_table(tokenizer).special_ids
@@ -71,7 +76,8 @@ def read_data(settings: PretrainingArguments) -> RunData:
         tokenizer=tokenizer,
         length=rows.max_seq_length,
         rows=len(rows),
-        collate=build_collator(rows, settings),
+        collate=dataclasses.replace(build_collator(rows, settings), cutting=cutting),
+        cutting=cutting,
         held_out_rows=min(len(held_out), settings.eval_rows),
         collate_held_out=build_collator(held_out, settings, held_out=True) if len(held_out) else None,
         unigram_cross_entropy=unigram,
@@ -105,6 +111,7 @@ def with_step_budget(settings: PretrainingArguments, length: int) -> Pretraining
     """Turn a budget in tokens into steps."""
     if settings.max_tokens is None:
         return settings
-    rows_per_step = settings.per_device_train_batch_size * settings.gradient_accumulation_steps * process_count()
-    steps = math.ceil(settings.max_tokens / (rows_per_step * length))
-    return dataclasses.replace(settings, max_steps=steps, max_tokens=None)
+    micro_batches = settings.gradient_accumulation_steps * process_count()
+    rows = math.ceil(settings.max_tokens / length)
+    sizes = StepSizes.for_rows(settings.batch_size_schedule(), micro_batches, rows)
+    return dataclasses.replace(settings, max_steps=sizes.max_steps, max_tokens=None)

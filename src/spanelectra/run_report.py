@@ -45,7 +45,7 @@ def describe_run(
     # the loss that is shown is their weighted sum; a weight may be a schedule
     texts = {name: weight if isinstance(weight, str) else f"{weight:g}" for name, weight in weights.items()}
     objectives = ", ".join(name if text == "1" else f"{name} x {text}" for name, text in texts.items())
-    tokens = settings.max_steps * trainer.tokens_per_step
+    tokens = trainer.tokens_before(settings.max_steps)
     epochs = tokens / (data.rows * data.length)
     # a method without a discriminator has one stage
     is_alone = settings.stage == "joint" and model.discriminator is None
@@ -55,7 +55,7 @@ def describe_run(
         f"({count_parameters(model) / 1e6:.2f} M together); objectives {objectives}",
     )
     console.print(
-        f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {trainer.tokens_per_step:,} "
+        f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {_tokens_of_steps(trainer)} "
         f"tokens = {tokens / 1e6:.1f} M tokens, {epochs:.2f} times the data",
         highlight=False,
     )
@@ -76,6 +76,16 @@ def describe_run(
         console.print("no held-out rows: nothing will be evaluated (prepare with a validation split to have some)")
 
 
+def _tokens_of_steps(trainer: SpanElectraTrainer) -> str:
+    """How many tokens a step reads, or the fewest and the most; and the lengths that rows are cut to."""
+    tokens = np.diff(trainer.sizes.rows_before) * trainer.length
+    text = " to ".join(f"{count:,}" for count in sorted({int(tokens.min()), int(tokens.max())}))
+    if trainer.cutting is None:
+        return text
+    lengths = sorted(set(trainer.cutting.lengths(np.linspace(0, 1, 1001)).tolist()))
+    return f"{text} (rows cut to {', '.join(map(str, lengths))})"
+
+
 def _describe_masks(collate: DataCollatorForSpanElectra, rows: int) -> str:
     """What the masking at the end of the run comes to on the first rows, and how many stay below their budget."""
     numbers = np.arange(rows)
@@ -83,8 +93,8 @@ def _describe_masks(collate: DataCollatorForSpanElectra, rows: int) -> str:
     spans = f" in spans of {statistics.masked_tokens / max(1, statistics.masked_spans):.1f} tokens on average"
     return (
         f"masks: {statistics.masked_tokens / max(1, statistics.budget_tokens):.1%} of the budget is used"
-        f"{spans if collate.policy.masking == 'span' else ''}; {statistics.rows_below_budget} of {rows} rows have no "
-        "room for all of theirs"
+        f"{spans if collate.policy.masking == 'span' else ''}; {statistics.rows_below_budget} of "
+        f"{statistics.rows} rows have no room for all of theirs"
     )
 
 
@@ -110,7 +120,7 @@ def save_results(
         "stage": settings.stage,
         "method": settings.method,
         "steps": trainer.state.global_step,
-        "tokens": trainer.state.global_step * trainer.tokens_per_step,
+        "tokens": trainer.tokens_before(trainer.state.global_step),
         "tokens_per_second": sorted(rates)[len(rates) // 2] if rates else None,
         "model_flops_utilisation": sorted(utilisation)[len(utilisation) // 2] if utilisation else None,
         "training_flops": float(trainer.state.total_flos),

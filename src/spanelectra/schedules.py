@@ -1,10 +1,13 @@
-"""Numbers that change over a run: loss weights, mask ratio, span length, sampling temperature."""
+"""Numbers that change over a run: loss weights, mask ratio, span length, temperature, sizes of batch and sequence."""
 
 from __future__ import annotations
 
 import itertools
 import math
 from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from spanelectra.errors import UserError
 
@@ -54,6 +57,16 @@ class Schedule:
         value = low + (high - low) * (progress - start) / (end - start)
         # rounding must not carry it past its ends
         return min(max(value, min(low, high)), max(low, high))
+
+    def values(self, progress: ArrayLike) -> NDArray[np.float64]:
+        """The same for many moments at once, to the last bit."""
+        moments = np.asarray(progress, dtype=np.float64)
+        starts, levels = np.array(self.points, dtype=np.float64).T
+        after = np.searchsorted(starts, moments, side="right")
+        first, last = np.maximum(after - 1, 0), np.minimum(after, len(starts) - 1)
+        low, high, span = levels[first], levels[last], starts[last] - starts[first]
+        climbed = np.divide((high - low) * (moments - starts[first]), span, out=np.zeros_like(moments), where=span > 0)
+        return np.clip(low + climbed, np.minimum(low, high), np.maximum(low, high))
 
     @property
     def maximum(self) -> float:

@@ -92,7 +92,7 @@ def rearranged(settings: PretrainingArguments, processes_before: int) -> Pretrai
     Raises:
         UserError: where the rows of a step cannot be shared out evenly.
     """
-    size, accumulation = settings.per_device_train_batch_size, settings.gradient_accumulation_steps
+    size, accumulation = settings.largest_batch(), settings.gradient_accumulation_steps
     rows, processes = size * accumulation * processes_before, process_count()
     if rows % processes:
         fitting = ", ".join(str(count) for count in range(1, min(rows, 64) + 1) if rows % count == 0)
@@ -101,5 +101,13 @@ def rearranged(settings: PretrainingArguments, processes_before: int) -> Pretrai
             f"it was started with {processes_before}, and takes {fitting}."
         )
     share = rows // processes
+    if share % size and len(settings.batch_size_schedule().points) > 1:
+        fitting = ", ".join(str(count) for count in range(1, rows // size + 1) if (rows // size) % count == 0)
+        raise UserError(
+            f"--resume {settings.out_dir}: micro-batches whose rows are a schedule cannot be cut smaller; "
+            f"{processes} processes cannot share {rows // size} of them evenly, and {fitting} can."
+        )
+    if share % size == 0:
+        return dataclasses.replace(settings, gradient_accumulation_steps=share // size)
     size = max(fitting for fitting in range(1, size + 1) if share % fitting == 0)
     return dataclasses.replace(settings, per_device_train_batch_size=size, gradient_accumulation_steps=share // size)

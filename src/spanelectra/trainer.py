@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,14 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
-from spanelectra.argument_groups import DISCRIMINATOR_OBJECTIVES
 from spanelectra.atomic_files import write_directory
 from spanelectra.checkpointing import remove_old_checkpoints
-from spanelectra.data.training_rows import RowBatch, RowsInOrder
+from spanelectra.data.row_cutting import RowCutting
+from spanelectra.data.training_rows import RowBatch, RowsInOrder, ShuffledRows
 from spanelectra.errors import UserError, reason_of
 from spanelectra.flops import measure_peak_flops, row_training_flops
 from spanelectra.metrics import PretrainingMetrics
@@ -29,11 +27,14 @@ from spanelectra.numerical_safety import (
     set_learning_rates,
 )
 from spanelectra.optimization import build_optimizer
+from spanelectra.run_flops import row_flops_over_run
 from spanelectra.several_processes import mean_over_processes, wait_for_all
 from spanelectra.training_args import PretrainingArguments
 
 # Heads' verdicts are gathered every so many micro-batches: reading all logits once more costs some 2% of a step.
 METRICS_INTERVAL = 5
+# Steps that the time left is told from.
+STEPS_SAMPLED = 1000
 
 
 def _scored(inputs: dict[str, torch.Tensor]) -> tuple[torch.Tensor | None, ...]:
@@ -48,11 +49,12 @@ class SpanElectraTrainer(Trainer):
         model: the model.
         args: transformers' arguments (budget, schedule, devices).
         settings: the run's settings (loss weights, optimiser, masking).
-        train_dataset: :class:`~spanelectra.data.training_rows.ShuffledRows` or corrupted rows.
+        train_dataset: which rows every step reads.
         collate: from a row batch of ``train_dataset`` to the model's inputs.
         evaluation_rows: number of held-out rows; 0 for none.
         collate_evaluation: the same for held-out rows.
         length: tokens in a row.
+        cutting: how rows become shorter ones on the way; ``None`` for whole rows.
         **kwargs: for ``Trainer``.
     """
 
@@ -66,21 +68,26 @@ class SpanElectraTrainer(Trainer):
         model: SpanElectraForPreTraining,
         args: TrainingArguments,
         settings: PretrainingArguments,
-        train_dataset: Dataset,
+        train_dataset: ShuffledRows,
         collate: Callable[[RowBatch], dict[str, torch.Tensor]],
         evaluation_rows: int,
         collate_evaluation: Callable[[RowBatch], dict[str, torch.Tensor]] | None,
         length: int,
+        cutting: RowCutting | None = None,
         **kwargs: Any,
     ) -> None:
         self.settings = settings
+        self.sizes = train_dataset.sizes
+        self.cutting = cutting
         self.collate_evaluation = collate_evaluation
         self.length = length
-        self.weight_schedules = settings.loss_weight_schedules()
         self.temperature_schedule = settings.temperature_schedule()
         self.train_metrics = PretrainingMetrics(training=True)
-        self._micro_batches = self._positions = 0
-        self._known_row_flops: dict[tuple[int, bool], float] = {}
+        self._micro_batches = 0
+        self._weights_of: tuple[int, dict[str, float]] = (-1, {})
+        self._known_row_flops: dict[tuple[int, int, tuple[str, ...]], float] = {}
+        # masked positions of a row (or a part of one) of so many tokens, as the last batch had them
+        self._scored_of = (length, 0)
         super().__init__(
             model=model,
             args=args,
@@ -91,9 +98,6 @@ class SpanElectraTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.nonfinite_steps = NonFiniteSteps(args.device)
-        self.tokens_per_step = (
-            args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size * length
-        )
         dtype = torch.bfloat16 if args.bf16 else torch.float32
         self.peak_flops = measure_peak_flops(args.device, dtype) * args.world_size
         self._window_start: tuple[float, int, float] | None = None
@@ -107,11 +111,14 @@ class SpanElectraTrainer(Trainer):
 
     def loss_weights(self, step: int) -> dict[str, float]:
         """Objective -> weight at an optimiser step; the discriminator's are 0 during the generator's head start."""
-        progress = self._progress(step)
-        weights = {name: schedule(progress) for name, schedule in self.weight_schedules.items()}
-        if self.settings.stage == "joint" and progress < self.settings.generator_head_start:
-            weights.update(dict.fromkeys(DISCRIMINATOR_OBJECTIVES, 0.0))
-        return weights
+        if self._weights_of[0] != step:
+            weights = self.settings.loss_weights_at(np.asarray(self._progress(step)))
+            self._weights_of = (step, {name: float(weight) for name, weight in weights.items()})
+        return self._weights_of[1]
+
+    def tokens_before(self, step: int) -> int:
+        """Tokens that the run has read before an optimiser step."""
+        return int(self.sizes.rows_before[step]) * self.length
 
     def compute_loss(
         self,
@@ -157,25 +164,30 @@ class SpanElectraTrainer(Trainer):
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> float:
         """FLOPs of training on this micro-batch, generator included."""
-        self._positions = inputs["masked_positions"].shape[1]
-        return inputs["original_ids"].shape[0] * self._row_flops(self.state.global_step)
-
-    def _row_flops(self, step: int) -> float:
-        """FLOPs of training on one row at an optimiser step."""
-        weights = self.loss_weights(step)
-        count, both = key = (self._positions, any(weights[name] for name in self.model.config.discriminator_objectives))
-        if key not in self._known_row_flops:
-            self._known_row_flops[key] = row_training_flops(self.model, self.length, count, with_discriminator=both)
-        return self._known_row_flops[key]
+        rows, length = inputs["original_ids"].shape
+        count = inputs["masked_positions"].shape[1]
+        self._scored_of = (length, count)
+        weights = self.loss_weights(self.state.global_step)
+        kind = (length, count, tuple(name for name in weights if weights[name]))
+        if kind not in self._known_row_flops:
+            self._known_row_flops[kind] = row_training_flops(self.model, *kind)
+        return rows * self._known_row_flops[kind]
 
     def _remaining_flops(self) -> float:
-        """FLOPs of the steps that are left; those after a generator's head start cost more."""
-        step, max_steps = self.state.global_step, self.args.max_steps
-        head_start = self.settings.generator_head_start * max_steps if self.settings.stage == "joint" else 0.0
-        before = max(0, math.ceil(head_start) - step)
-        after = max_steps - step - before
-        row_flops = before * self._row_flops(step) + after * self._row_flops(max_steps - 1)
-        return row_flops * self.tokens_per_step / self.length
+        """FLOPs of the steps that are left, which may cost more or less than those before: a sample of long runs'."""
+        left = self.args.max_steps - self.state.global_step
+        if left == 0:
+            return 0.0
+        steps = self.state.global_step + np.arange(min(left, STEPS_SAMPLED)) * left // min(left, STEPS_SAMPLED)
+        known_length, known_count = self._scored_of
+
+        def scored(length: int) -> int:
+            return round(known_count * length / known_length)
+
+        progress = steps / max(1, self.args.max_steps)
+        row_flops = row_flops_over_run(self.model, self.settings, self.length, self.cutting, scored, progress)
+        rows = self.sizes.batch_rows[steps] * self.sizes.micro_batches
+        return float(left * (rows * row_flops).mean())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add metrics and throughput of the steps since the last entry."""
@@ -202,12 +214,11 @@ class SpanElectraTrainer(Trainer):
     def _throughput(self) -> dict[str, float]:
         """Tokens/s, utilisation and time left, without the time that evaluations and checkpoints took."""
         now, step, flops = time.perf_counter(), self.state.global_step, float(self.state.total_flos)
-        values = {"tokens": float(step * self.tokens_per_step), "wall_seconds": self.wall_seconds()}
+        values = {"tokens": float(self.tokens_before(step)), "wall_seconds": self.wall_seconds()}
         if self._window_start is not None and step > self._window_start[1]:
             start, first_step, first_flops = self._window_start
             seconds = now - start - self._seconds_outside_training
-            steps_per_second = (step - first_step) / seconds
-            values["tokens_per_second"] = steps_per_second * self.tokens_per_step
+            values["tokens_per_second"] = (self.tokens_before(step) - self.tokens_before(first_step)) / seconds
             values["model_flops_utilisation"] = (flops - first_flops) / seconds / self.peak_flops
             if flops > first_flops:
                 values["seconds_left"] = self._remaining_flops() * seconds / (flops - first_flops)
@@ -255,7 +266,7 @@ class SpanElectraTrainer(Trainer):
             metrics.update(output, *_scored(inputs))
         model.train(was_training)
         results = {f"{metric_key_prefix}_{name}": value for name, value in metrics.compute().items()}
-        results["tokens"] = float(self.state.global_step * self.tokens_per_step)
+        results["tokens"] = float(self.tokens_before(self.state.global_step))
         self.log(dict(results))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, results)
         self._seconds_outside_training += time.perf_counter() - start

@@ -9,6 +9,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
+import numpy as np
+from numpy.typing import NDArray
+
 from spanelectra.argument_groups import (
     DISCRIMINATOR_OBJECTIVES,
     GENERATOR_OBJECTIVES,
@@ -88,6 +91,8 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             raise UserError(f"max_span_words must be from 1 to 1000, got {self.max_span_words}.")
         if self.temperature_schedule().minimum <= 0:
             raise UserError(f"sampling_temperature must be above 0, got {self.sampling_temperature}.")
+        if round(self.batch_size_schedule().minimum) < 1:
+            raise UserError(f"per_device_train_batch_size must be at least 1, got {self.per_device_train_batch_size}.")
 
     def _check_that_something_trains(self) -> None:
         """At every moment of the run some objective must have a weight."""
@@ -169,6 +174,22 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         """Objective -> its weight over the run, without the head start."""
         return {name: Schedule.parse(getattr(self, f"{name}_weight"), f"{name}_weight") for name in OBJECTIVES}
 
+    def loss_weights_at(self, progress: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+        """Objective -> its weight at moments of the run, of any shape; 0 for the discriminator's in a head start."""
+        weights = {name: schedule.values(progress) for name, schedule in self.loss_weight_schedules().items()}
+        if self.stage == "joint":
+            has_joined = progress >= self.generator_head_start
+            weights.update({name: weights[name] * has_joined for name in DISCRIMINATOR_OBJECTIVES})
+        return weights
+
+    def batch_size_schedule(self) -> Schedule:
+        """Rows of a micro-batch over the run, before they are rounded."""
+        return Schedule.parse(self.per_device_train_batch_size, "per_device_train_batch_size")
+
+    def largest_batch(self) -> int:
+        """The most rows that a micro-batch ever has."""
+        return round(self.batch_size_schedule().maximum)
+
     def temperature_schedule(self) -> Schedule:
         """The sampling temperature over the run."""
         return Schedule.parse(self.sampling_temperature, "sampling_temperature")
@@ -210,7 +231,7 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             (continued, "generator_size", "the width of --init_from cannot be cut"),
             (not joint or not discriminates, "generator_head_start", "generator and discriminator train apart"),
             (not joint or not discriminates, "sharing", "nothing is there to share with"),
-            (corrupted, f"sampling_source sampling_temperature {masks}", written),
+            (corrupted, f"sampling_source sampling_temperature sequence_length {masks}", written),
             (not discriminates, "sampling_temperature", "nothing is sampled"),
             # the first stage hands its source on to `spanelectra corrupt`
             (not discriminates and joint, "sampling_source", "nothing is sampled"),

@@ -25,12 +25,12 @@ from spanelectra.run_data import read_data
     before=st.floats(0.5, 2.0), extra=st.floats(0.0, 3.0), head_start=st.floats(0.0, 0.9), flops=st.floats(3.0, 300.0)
 )
 def test_steps_are_the_most_that_the_budget_pays_for(before, extra, head_start, flops):
-    cost = StepCost(before, before + extra, head_start)
     after = before + extra
+    cost = StepCost(lambda progress: np.where(progress < head_start, before, after))
     flops *= after
 
     def slowly(steps: int) -> float:
-        return sum(before if step < head_start * steps else after for step in range(steps))
+        return sum(before if step / steps < head_start else after for step in range(steps))
 
     steps = cost.steps_within(flops)
     assert cost.total(steps) == pytest.approx(slowly(steps))
@@ -39,13 +39,13 @@ def test_steps_are_the_most_that_the_budget_pays_for(before, extra, head_start, 
 
 
 def test_the_first_steps_of_a_longer_run_are_those_before_the_discriminator_joins():
-    cost = StepCost(1.0, 10.0, head_start=0.5)
+    cost = StepCost(lambda progress: np.where(progress < 0.5, 1.0, 10.0))
     assert [cost.total(steps, of=4) for steps in range(5)] == [0.0, 1.0, 2.0, 12.0, 22.0]
 
 
 def test_a_budget_below_a_step_is_refused():
     with pytest.raises(UserError, match="does not pay for one step"):
-        StepCost(2.0, 2.0).steps_within(1.9)
+        StepCost(lambda progress: np.full_like(progress, 2.0)).steps_within(1.9)
 
 
 @pytest.mark.parametrize("file", TIERS, ids=lambda file: file.stem)
@@ -64,7 +64,7 @@ def test_every_method_of_the_first_tier_meets_every_budget(rows):
         stages = plan_stages(method, budget.flops, data.tokenizer(), data.max_seq_length)
         if not method.fresh:
             spent = sum(stage.flops for stage in stages)
-            assert 0 <= budget.flops - spent < stages[-1].cost.after
+            assert 0 <= budget.flops - spent < stages[-1].cost.at(np.array([1.0]))[0]
             for stage, planned in zip(method.stages, stages, strict=True):
                 assert planned.flops == pytest.approx(stage.share * budget.flops, rel=0.01)
 
@@ -79,6 +79,10 @@ def test_every_method_of_the_first_tier_meets_every_budget(rows):
         {"method": "spanelectra", "stage": "discriminator", "sampling_source": "mixed"},
         {"method": "electra", "objectives": ["mlm", "ato", "correction"], "generator_head_start": 0.5},
         {"method": "electra", "stage": "discriminator", "objectives": ["ato", "correction"]},
+        {"method": "electra", "ato_weight": "0:0 0.5:0 0.5:50"},
+        {"method": "spanelectra", "stage": "generator", "sbgo_weight": "0:1 0.5:0"},
+        {"method": "bert", "sequence_length": "0:16 0.5:16 0.5:32"},
+        {"method": "spanelectra", "per_device_train_batch_size": "0:2 1:4", "gradient_accumulation_steps": 2},
     ],
     ids=lambda settings: "-".join(map(str, settings.values())),
 )
@@ -89,16 +93,12 @@ def test_a_step_costs_what_the_trainer_counts(settings, rows, generator_run, tmp
     cost = step_cost(run.resolved(), RowDataset(rows).tokenizer(), RowDataset(rows).max_seq_length, first)
     run.generator = str(generator_run) if is_second else None
     trainer, data = make_trainer(run), read_data(run.resolved())
-    numbers = np.arange(run.per_device_train_batch_size)
-    for step, expected in ((0, cost.before), (run.max_steps - 1, cost.after)):
+    progress = np.arange(run.max_steps) / run.max_steps
+    for step, expected in enumerate(cost.at(progress)):
         trainer.state.global_step = step
-        assert trainer.floating_point_ops(data.collate(RowBatch(numbers, numbers * 0, 0.0))) == expected
-
-
-def test_weights_that_switch_the_discriminator_off_are_refused(rows, tmp_path):
-    run = small_run(rows, tmp_path / "run", method="electra", ato_weight="0:0 0.5:50").resolved()
-    with pytest.raises(UserError, match="generator_head_start"):
-        step_cost(run, RowDataset(rows).tokenizer(), RowDataset(rows).max_seq_length)
+        numbers = np.arange(trainer.sizes.batch_rows[step])
+        batch = data.collate(RowBatch(numbers, numbers * 0, progress[step]))
+        assert run.gradient_accumulation_steps * trainer.floating_point_ops(batch) == expected
 
 
 def test_wherever_it_is_cut_methods_are_balanced_and_nothing_runs_twice(tier):

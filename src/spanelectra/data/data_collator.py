@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from spanelectra.data.counter_random import Stream, uniform
+from spanelectra.data.row_cutting import RowCutting
 from spanelectra.data.span_masking import SpanMaskingPolicy, SpanMasks, apply_mask_tokens, mask_rows
 from spanelectra.data.tokenization import WordStartTable
 from spanelectra.data.training_rows import RowBatch
@@ -35,6 +36,7 @@ class DataCollatorForSpanElectra:
         max_span_words: schedule of the longest span in words; never above ``policy.max_span_words``.
         mask_token_ratio, random_token_ratio: probabilities that a masked token (a masked span) becomes [MASK] or a
             random token; the rest is kept (BERT's 0.8 and 0.1).
+        cutting: how rows become shorter ones over the run; ``None`` for whole rows.
     """
 
     input_ids: NDArray[np.unsignedinteger[Any]]
@@ -46,6 +48,7 @@ class DataCollatorForSpanElectra:
     max_span_words: Schedule
     mask_token_ratio: float = 1.0
     random_token_ratio: float = 0.0
+    cutting: RowCutting | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """A loader's process maps the file itself; pickled, a memory map would be a copy of all of it."""
@@ -61,9 +64,17 @@ class DataCollatorForSpanElectra:
         self.__dict__.update(state)
 
     def mask(self, batch: RowBatch) -> tuple[NDArray[np.int64], SpanMasks]:
-        """The rows' original ids, (batch, length) int64, and what is masked of them."""
+        """The original ids, (batch, length) int64, of rows or of their parts, and what is masked of them."""
+        original_ids, batch = self._read(batch)
+        return original_ids, self._mask(original_ids, batch)
+
+    def _read(self, batch: RowBatch) -> tuple[NDArray[np.int64], RowBatch]:
+        """The ids of rows, or of the parts that they are cut into, and what these are in the run."""
         original_ids = np.asarray(self.input_ids[batch.rows], dtype=np.int64)
-        masks = mask_rows(
+        return (original_ids, batch) if self.cutting is None else self.cutting(original_ids, batch)
+
+    def _mask(self, original_ids: NDArray[np.int64], batch: RowBatch) -> SpanMasks:
+        return mask_rows(
             self.word_starts.word_starts(original_ids),
             self.word_starts.special_ids[original_ids],
             batch.rows,
@@ -73,7 +84,6 @@ class DataCollatorForSpanElectra:
             mask_ratio=self.mask_ratio(batch.progress),
             max_span_words=round(self.max_span_words(batch.progress)),
         )
-        return original_ids, masks
 
     def __call__(self, batch: RowBatch) -> dict[str, Tensor]:
         """Build one micro-batch.
@@ -83,9 +93,10 @@ class DataCollatorForSpanElectra:
             ``labels`` (``IGNORE_INDEX`` where padded), ``left_boundaries``, ``right_boundaries``, ``span_positions``
             (batch, count) int64 and ``replacement_noise`` (batch, count) float32 in [0, 1); for tokens of decoy spans
             ``decoy_positions``, ``decoy_left_boundaries``, ``decoy_right_boundaries``, ``decoy_span_positions``
-            (batch, count) int64 and ``decoy_scored`` (batch, count) bool.
+            (batch, count) int64 and ``decoy_scored`` (batch, count) bool. Where rows are cut, ``batch`` is of parts.
         """
-        original_ids, masks = self.mask(batch)
+        original_ids, batch = self._read(batch)
+        masks = self._mask(original_ids, batch)
         special_ids = self.word_starts.special_ids
         masked_ids = apply_mask_tokens(
             original_ids,

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from spanelectra.data.step_sizes import StepSizes
+
 
 @dataclass
 class RowBatch:
@@ -32,34 +34,33 @@ class ShuffledRows(Dataset):
 
     Args:
         num_rows: rows in the prepared data.
-        rows_per_step: rows that one optimiser step consumes, over all processes and accumulated micro-batches.
-        max_steps: length of the run in optimiser steps.
+        sizes: rows of every step. There are places for the largest micro-batch in all of them; where the batch is
+            smaller, the last ones of a micro-batch bring no row.
         seed: of the shuffling.
     """
 
-    def __init__(self, num_rows: int, rows_per_step: int, max_steps: int, seed: int) -> None:
+    def __init__(self, num_rows: int, sizes: StepSizes, seed: int) -> None:
         self.num_rows = num_rows
-        self.rows_per_step = rows_per_step
-        self.max_steps = max_steps
+        self.sizes = sizes
         self.seed = seed
         self._shuffled_epoch = -1
         self._permutation: NDArray[np.int64] = np.empty(0, dtype=np.int64)
 
     def __len__(self) -> int:
-        return self.rows_per_step * self.max_steps
+        return self.sizes.largest_batch * self.sizes.micro_batches * self.sizes.max_steps
 
     def __getitem__(self, index: int) -> RowBatch:
         return self.__getitems__([index])
 
     def __getitems__(self, indices: Sequence[int]) -> RowBatch:
-        """The rows at ``indices`` of the run; the loader asks for a whole micro-batch at once."""
-        positions = np.asarray(indices, dtype=np.int64)
+        """The rows at these places of the run, all of one micro-batch: a loader asks for a whole one at once."""
+        positions, step = self.sizes.positions(np.asarray(indices, dtype=np.int64))
         epochs, places = np.divmod(positions, self.num_rows)
         rows = np.empty_like(positions)
         for epoch in np.unique(epochs):
             chosen = epochs == epoch
             rows[chosen] = self._shuffle(int(epoch))[places[chosen]]
-        return RowBatch(rows, epochs, int(positions[0]) // self.rows_per_step / self.max_steps)
+        return RowBatch(rows, epochs, step / self.sizes.max_steps)
 
     def _shuffle(self, epoch: int) -> NDArray[np.int64]:
         if epoch != self._shuffled_epoch:

@@ -1,0 +1,56 @@
+"""How many rows every optimiser step of a run reads, where the batch grows or shrinks on the way."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spanelectra.schedules import Schedule
+
+
+class StepSizes:
+    """Rows of every step: a function of the schedule alone, so that a run that is resumed knows what it has read.
+
+    Args:
+        batch_size: schedule of the rows of a micro-batch, rounded to whole ones.
+        micro_batches: of a step, over all processes.
+        max_steps: length of the run in optimiser steps.
+
+    Attributes:
+        largest_batch: most rows that a micro-batch ever has, as the schedule's points say.
+        batch_rows: (max_steps,) int64, rows of a micro-batch at each step.
+        rows_before: (max_steps + 1,) int64, rows that all steps before each one have read, over all processes.
+    """
+
+    def __init__(self, batch_size: Schedule, micro_batches: int, max_steps: int) -> None:
+        self.micro_batches = micro_batches
+        self.max_steps = max_steps
+        self.largest_batch = round(batch_size.maximum)
+        self.batch_rows: NDArray[np.int64] = np.rint(batch_size.values(np.arange(max_steps) / max_steps)).astype(int)
+        self.rows_before = np.concatenate(([0], np.cumsum(self.batch_rows * micro_batches)))
+
+    @classmethod
+    def for_rows(cls, batch_size: Schedule, micro_batches: int, rows: int) -> StepSizes:
+        """The shortest run that reads so many rows, found by bisection (its steps get longer or shorter with it)."""
+        smallest, largest = (round(size) * micro_batches for size in (batch_size.minimum, batch_size.maximum))
+        too_few, enough = max(0, -(-rows // largest) - 1), max(1, -(-rows // smallest))
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            is_enough = cls(batch_size, micro_batches, middle).rows_before[-1] >= rows
+            too_few, enough = (too_few, middle) if is_enough else (middle, enough)
+        return cls(batch_size, micro_batches, enough)
+
+    def positions(self, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+        """Which rows of the run a micro-batch reads.
+
+        Args:
+            slots: (batch,) int64, places that a loader asks for: ``largest_batch`` for every micro-batch of the run,
+                of which one micro-batch's are asked for at once.
+
+        Returns:
+            Positions in the run's sequence of rows, as many as the schedule says of the places, and the step.
+        """
+        batch, places = np.divmod(slots, self.largest_batch)
+        step, number = divmod(int(batch[0]), self.micro_batches)
+        rows = int(self.batch_rows[step])
+        return self.rows_before[step] + number * rows + places[places < rows], step
