@@ -24,6 +24,7 @@ from spanelectra.recipe_files import as_yaml
 # All of `rows`, in one batch: only then is the trainer's mean over batches the mean over tokens.
 ROWS = 64
 IN_ONE_BATCH: dict[str, Any] = {"eval_rows": ROWS, "per_device_eval_batch_size": ROWS}
+# of every run that has all of the method's objectives
 HEADS = ("mlm", "sbgo", "restoration", "ato", "sbpo")
 
 
@@ -72,7 +73,7 @@ def every_row(held_out: RowDataset) -> RowBatch:
 
 def check_sums(report: dict[str, Any]) -> None:
     """Every breakdown shares out the tokens of its total, and its weighted means are the total's."""
-    for name in HEADS:
+    for name in (*HEADS, "correction"):
         for breakdown, buckets in (report[name]["by"] if report[name] else {}).items():
             total, where = report[name]["total"], f"{name} by {breakdown}"
             tokens = np.array([bucket["tokens"] for bucket in buckets])
@@ -87,7 +88,7 @@ def check_sums(report: dict[str, Any]) -> None:
 def check_against_trainer(report: dict[str, Any], expected: dict[str, float]) -> set[str]:
     """Compare every number that both have; returns the trainer's names of those."""
     found: dict[str, float] = {}
-    for head, accuracy in (("mlm", "generator"), ("sbgo", "sbgo")):
+    for head, accuracy in (("mlm", "generator"), ("sbgo", "sbgo"), ("correction", "correction")):
         if report[head]:
             found[f"{head}_loss"] = report[head]["total"]["loss"]
             found[f"{accuracy}_accuracy"] = report[head]["total"]["accuracy"]

@@ -23,7 +23,8 @@ from spanelectra.finetuning.fine_tuning_args import READ_BY
 from spanelectra.finetuning.inference import predict_examples
 from spanelectra.finetuning.task import Task
 from spanelectra.finetuning.task_directory import holds_task_model, open_task_model, write_predictions
-from spanelectra.intrinsic_report import intrinsic_report, print_intrinsic_report
+from spanelectra.intrinsic_report import intrinsic_report
+from spanelectra.intrinsic_tables import print_intrinsic_report
 
 PREDICTIONS_NAME = "predictions.jsonl"
 # Texts without labels from which on one answer to all of them is suspicious.

@@ -38,6 +38,7 @@ BREAKDOWNS = {
 # Longer spans are few: the last bucket holds this and everything above.
 LARGEST_BUCKET = 10
 OUTSIDE = "outside"
+HEADS = ("mlm", "sbgo", "restoration", "ato", "sbpo", "correction")
 
 
 class IntrinsicMetrics:
@@ -68,11 +69,15 @@ class IntrinsicMetrics:
         places, decoy_places = self._places(batch)
         labels, positions = batch["labels"], batch["masked_positions"]
         scored = labels != IGNORE_INDEX
-        for name, logits in (("mlm", output.mlm_logits), ("sbgo", output.sbgo_logits)):
+        guesses = [("mlm", output.mlm_logits, scored), ("sbgo", output.sbgo_logits, scored)]
+        if output.replaced is not None:
+            # a token that was restored is no error to correct
+            guesses.append(("correction", output.correction_logits, scored & output.replaced.gather(1, positions)))
+        for name, logits, guessed in guesses:
             if logits is not None:
-                chosen, wanted = logits[scored], labels[scored]
+                chosen, wanted = logits[guessed], labels[guessed]
                 loss = cross_entropy(chosen.float(), wanted, reduction="none")
-                self._add(name, places, scored, label=wanted, loss=loss, right=chosen.argmax(-1) == wanted)
+                self._add(name, places, guessed, label=wanted, loss=loss, right=chosen.argmax(-1) == wanted)
         if output.replaced is not None:
             self._add("restoration", places, scored, restored=~output.replaced.gather(1, positions)[scored])
             if output.ato_logits is not None:
@@ -89,25 +94,25 @@ class IntrinsicMetrics:
         """Everything gathered, in numbers.
 
         Returns:
-            ``mlm``, ``sbgo``, ``restoration``, ``ato`` and ``sbpo``, each ``None`` or a dictionary: ``total`` over all
-            tokens that the head scores, for ``ato`` and ``sbpo`` also ``masked`` over those that were masked, and
-            ``by``, for each of :data:`BREAKDOWNS` a list of buckets in rising order. A bucket is named by its
-            ``bucket``: ``"1"`` to ``"9"``, ``"10+"``, or for ATO ``"outside"`` (of masked spans). Without spans, where
-            single tokens are masked, ``by`` is empty.
+            :data:`HEADS`, each ``None`` or a dictionary: ``total`` over all tokens that the head scores, for ``ato``
+            and ``sbpo`` also ``masked`` over those that were masked, and ``by``, for each of :data:`BREAKDOWNS` a list
+            of buckets in rising order. A bucket is named by its ``bucket``: ``"1"`` to ``"9"``, ``"10+"``, or for ATO
+            ``"outside"`` (of masked spans). Without spans, where single tokens are masked, ``by`` is empty.
 
-            Of ``mlm`` and ``sbgo``: ``tokens`` (their number), ``loss`` (nats a token), ``perplexity``, ``accuracy``
-            (share of best guesses that are right), ``unigram_loss`` and ``unigram_perplexity`` (what guessing the same
-            tokens by frequency costs). Of ``restoration``: ``tokens``, ``restored``, and ``rate``, the share of masked
-            tokens of which the sample is the original. Of ``ato`` and ``sbpo``: ``tokens``, ``replaced``, ``loss``,
-            ``accuracy``, ``majority_accuracy`` (of always giving the commoner verdict), ``precision``, ``recall`` and
-            ``auc``; in buckets also ``auc_against_all_originals``, of the bucket's replaced tokens against every
-            original one that the head scores, since a bucket may have hardly any. What is not defined is ``None``: a
-            mean of no tokens, an AUC where one class is missing, a number that is not finite.
+            Of ``mlm``, ``sbgo`` and ``correction`` (of tokens that were replaced): ``tokens`` (their number), ``loss``
+            (nats a token), ``perplexity``, ``accuracy`` (share of best guesses that are right), ``unigram_loss`` and
+            ``unigram_perplexity`` (what guessing the same tokens by frequency costs). Of ``restoration``: ``tokens``,
+            ``restored``, and ``rate``, the share of masked tokens of which the sample is the original. Of ``ato`` and
+            ``sbpo``: ``tokens``, ``replaced``, ``loss``, ``accuracy``, ``majority_accuracy`` (of always giving the
+            commoner verdict), ``precision``, ``recall`` and ``auc``; in buckets also ``auc_against_all_originals``, of
+            the bucket's replaced tokens against every original one that the head scores, since a bucket may have hardly
+            any. What is not defined is ``None``: a mean of no tokens, an AUC where one class is missing, a number that
+            is not finite.
         """
-        results: dict[str, Any] = dict.fromkeys(("mlm", "sbgo", "restoration", "ato", "sbpo"))
+        results: dict[str, Any] = dict.fromkeys(HEADS)
         for name, parts in self._parts.items():
             columns = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-            if name in ("mlm", "sbgo"):
+            if name in ("mlm", "sbgo", "correction"):
                 results[name] = _with_breakdowns(columns, self._summarise_guesses)
             elif name == "restoration":
                 results[name] = _with_breakdowns(columns, _summarise_restoration)
