@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from prepared_rows import LENGTH
 from small_runs import interrupt_after, make_trainer, read_lines, small_run, weights
+from spanelectra.corrupted_rows import CorruptedRows
+from spanelectra.corruption import corrupt
+from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
+from spanelectra.evaluation import evaluate
 from spanelectra.pretraining import pretrain
+from spanelectra.run_data import read_data
+from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
 
 # of six steps
@@ -26,26 +33,70 @@ def test_tokens_are_those_of_the_rows_that_were_read(rows: Path, tmp_path: Path)
     assert lines[-1]["seconds_left"] == 0
 
 
-@pytest.mark.parametrize("settings", [GROWING, CUT, {**GROWING, **CUT}], ids=str)
-def test_the_time_left_is_that_of_the_steps_that_are_left(rows: Path, tmp_path: Path, settings: dict) -> None:
-    run = small_run(rows, tmp_path / "run", logging_steps=1, **settings)
-    metrics, trainer = pretrain(run), make_trainer(run)
-    spent = [metrics["training_flops"]]
-    for step in range(6):
+@pytest.mark.parametrize(
+    "settings",
+    [GROWING, CUT, {**GROWING, **CUT}, {**CUT, "generator_head_start": 0.5}, {"sbpo_weight": "0:10 0.5:10 0.5:0"}],
+    ids=str,
+)
+def test_the_time_left_is_that_of_the_steps_that_are_left(
+    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict
+) -> None:
+    counted: dict[int, float] = {}
+    count = SpanElectraTrainer.floating_point_ops
+
+    def remember(trainer: SpanElectraTrainer, inputs: dict) -> float:
+        flops = count(trainer, inputs)
+        counted[trainer.state.global_step] = counted.get(trainer.state.global_step, 0.0) + flops
+        return flops
+
+    run = small_run(rows, tmp_path / "run", **settings)
+    with monkeypatch.context() as patched:
+        patched.setattr(SpanElectraTrainer, "floating_point_ops", remember)
+        metrics = pretrain(run)
+    assert metrics["training_flops"] == sum(counted.values()) and len(counted) == 6
+    trainer = make_trainer(run)
+    for step in range(7):
         trainer.state.global_step = step
-        trainer._scored_of = (LENGTH, round(0.15 * (LENGTH - 2) - 0.5))
-        spent.append(trainer._remaining_flops())
-    # what a part has masked is rounded down, so that what is left is known to some parts in a hundred
-    assert spent[1] == pytest.approx(spent[0], rel=0.05)
-    assert spent[1:] == sorted(spent[1:], reverse=True)
+        assert trainer._remaining_flops() == pytest.approx(sum(counted[later] for later in range(step, 6)))
+    # of a long run a sample is looked at
+    monkeypatch.setattr("spanelectra.trainer.STEPS_SAMPLED", 3)
+    trainer.state.global_step = 0
+    assert trainer._remaining_flops() == pytest.approx(2 * (counted[0] + counted[2] + counted[4]))
 
 
 def test_cut_rows_cost_less_and_read_as_many_tokens(rows: Path, tmp_path: Path) -> None:
     whole = pretrain(small_run(rows, tmp_path / "whole"))
     cut = pretrain(small_run(rows, tmp_path / "cut", **CUT))
     assert cut["tokens"] == whole["tokens"] and cut["training_flops"] < whole["training_flops"]
-    # and held-out rows are whole in both
-    assert set(cut["held_out"]) == set(whole["held_out"])
+
+
+def test_training_rows_are_cut_and_held_out_ones_and_those_of_corrupt_are_whole(
+    rows: Path, generator_run: Path, tmp_path: Path
+) -> None:
+    run = small_run(rows, tmp_path / "run", stage="generator", sequence_length=16)
+    data = read_data(run.resolved())
+    batch = RowBatch(np.arange(4), np.zeros(4, np.int64), 0.5)
+    assert data.collate(batch)["original_ids"].shape == (8, 16)
+    assert data.collate_held_out is not None
+    assert data.collate_held_out(batch)["original_ids"].shape == (4, LENGTH)
+    pretrain(run)
+    corrupt(str(tmp_path / "run"), str(rows), str(tmp_path / "fake"), quiet=True)
+    report = evaluate(str(tmp_path / "run"), str(rows), quiet=True)
+    fake = CorruptedRows(str(tmp_path / "fake"), "train")
+    assert fake.max_seq_length == report["max_seq_length"] == LENGTH
+
+
+def test_a_frozen_generator_fills_cut_rows(rows: Path, generator_run: Path, tmp_path: Path) -> None:
+    settings = {"stage": "discriminator", "generator": str(generator_run), **GROWING, **CUT}
+    metrics = pretrain(small_run(rows, tmp_path / "run", **settings))
+    assert 0 < metrics["held_out"]["ato_auc"] < 1 and 0 < metrics["held_out"]["sbpo_auc"] < 1
+
+
+def test_loader_processes_change_nothing(rows: Path, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        settings = {**GROWING, **CUT, "dataloader_num_workers": workers}
+        pretrain(small_run(rows, tmp_path / str(workers), **settings))
+    assert weights(tmp_path / "0") == weights(tmp_path / "2")
 
 
 @pytest.mark.parametrize("settings", [GROWING, CUT], ids=str)
@@ -83,10 +134,12 @@ def test_a_budget_of_tokens_counts_the_batches_as_they_are(rows: Path, tmp_path:
     [
         ({"per_device_train_batch_size": "0:0 1:4"}, "per_device_train_batch_size must be at least 1"),
         ({"per_device_train_batch_size": "many"}, "per_device_train_batch_size: 'many' is neither a number"),
-        ({"sequence_length": 64}, "sequence_length is up to 64, but the rows have 32 tokens"),
-        ({"sequence_length": "0:4 1:32"}, "parts of 16, 8"),
-        ({"sequence_length": "0:8 1:32"}, "masks no token of a row of 8 tokens"),
-        ({"sequence_length": 16, "mask_ratio": "0:0.05 1:0.3"}, "masks no token of a row of 16 tokens"),
+        ({"per_device_train_batch_size": 2.5}, "'2.5' is neither a whole number nor a schedule"),
+        ({"sequence_length": 64}, "sequence_length 64: rows of 32 tokens can be trained on whole, or cut to 16, 8"),
+        ({"sequence_length": "0:4 1:32"}, "sequence_length 4: rows of 32 tokens"),
+        ({"sequence_length": "0:8 1:32"}, "at 0% of the run rows are cut to 8 tokens, of which a mask_ratio of 0.15"),
+        ({"sequence_length": "0:32 0.5:8 0.5:32"}, "rows are cut to 8 tokens, of which a mask_ratio of 0.15"),
+        ({"sequence_length": 16, "mask_ratio": "0:0.05 1:0.3"}, "cut to 16 tokens, of which a mask_ratio of 0.05"),
     ],
     ids=lambda value: str(value),
 )
@@ -98,7 +151,15 @@ def test_sizes_that_cannot_be_are_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
-def test_rows_that_were_corrupted_before_cannot_be_cut(rows: Path, tmp_path: Path) -> None:
-    run = small_run(rows, tmp_path / "run", stage="discriminator", **CUT).resolved()
-    assert any("sequence_length" in sentence for sentence in run.settings_without_effect(corrupted_data=True))
-    assert not run.settings_without_effect()
+def test_a_ratio_that_is_low_where_rows_are_whole_is_none_too_low(rows: Path, tmp_path: Path) -> None:
+    settings = {"sequence_length": "0:16 0.5:16 0.5:32", "mask_ratio": "0:0.3 0.4:0.3 1:0.05"}
+    assert pretrain(small_run(rows, tmp_path / "run", **settings))["steps"] == 6
+
+
+def test_rows_that_were_corrupted_before_cannot_be_cut(rows: Path, generator_run: Path, tmp_path: Path) -> None:
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
+    for name, settings in (("cut", CUT), ("whole", {})):
+        metrics = pretrain(small_run(tmp_path / "fake", tmp_path / name, stage="discriminator", **settings))
+        named = [alarm for alarm in metrics["alarms"] if "sequence_length" in alarm]
+        assert len(named) == (name == "cut")
+    assert weights(tmp_path / "cut") == weights(tmp_path / "whole")

@@ -343,6 +343,15 @@ def test_a_temperature_is_a_number_or_a_schedule(given: str, kept: Any, capsys: 
     assert shown == kept and type(shown) is type(kept)
 
 
+@pytest.mark.parametrize("name", ["mask_ratio", "max_span_words", "per_device_train_batch_size", "sequence_length"])
+@pytest.mark.parametrize(("given", "kept"), [("2", 2), ("0:2 1:1", "0:2 1:1")])
+def test_other_schedules_are_numbers_or_schedules(
+    name: str, given: str, kept: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("pretrain", f"--{name}", given, "--print_config") == 0
+    assert yaml.safe_load(capsys.readouterr().out)[name] == kept
+
+
 @pytest.mark.parametrize("recipe", sorted(path.stem for path in RECIPES_DIRECTORY.glob("*.yaml")))
 def test_what_print_config_prints_is_a_recipe(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("pretrain", "--recipe", recipe, "--print_config") == 0

@@ -20,6 +20,7 @@ from spanelectra.command_help import HelpInWords, plain_text
         (str, {"default": "utf-8"}, "(default: utf-8)"),
         (bool, {"default": False}, "(default: false)"),
         (float | str, {"default": "0:1 1:2"}, "(a number or a schedule; default: 0:1 1:2)"),
+        (int | str | None, {"default": None}, "(a whole number or a schedule)"),
         (Literal["one", "two"], {"default": "one"}, "(one of one, two; default: one)"),
         (Literal["one", "two"] | None, {"default": None}, "(one of one, two)"),
         (list[Literal["one", "two"]] | None, {"default": None}, "(some of one, two)"),

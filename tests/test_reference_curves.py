@@ -37,6 +37,9 @@ def test_the_shipped_curves_are_those_of_runs_that_learned():
     [
         ("tiny-generator", {}, ["mlm_loss"]),
         ("tiny-generator", {"max_steps": 100_000, "mask_ratio": 0.2}, ["mlm_loss"]),
+        # other numbers of tokens at each step than the runs had
+        ("tiny-generator", {"sequence_length": "0:32 1:128"}, []),
+        ("tiny-generator", {"per_device_train_batch_size": "0:4 1:16"}, []),
         ("tiny-discriminator", {}, ["ato_auc"]),
         ("tiny-modern", {"method": "bert"}, ["mlm_loss"]),
         ("tiny-modern", {"method": "electra"}, ["mlm_loss", "ato_auc"]),

@@ -89,14 +89,21 @@ class TestSharing:
         with pytest.raises(UserError, match=r"3 processes cannot share the 8 rows .* takes 1, 2, 4, 8\."):
             rearranged(PretrainingArguments(per_device_train_batch_size=4), 2)
 
+    def test_a_constant_schedule_is_a_number(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WORLD_SIZE", "4")
+        new = rearranged(PretrainingArguments(per_device_train_batch_size="0:4 1:4"), 2)
+        assert (new.per_device_train_batch_size, new.gradient_accumulation_steps) == (2, 1)
+
     def test_micro_batches_that_grow_are_shared_out_whole(self, monkeypatch: pytest.MonkeyPatch) -> None:
         settings = PretrainingArguments(per_device_train_batch_size="0:1 1:4", gradient_accumulation_steps=3)
         monkeypatch.setenv("WORLD_SIZE", "2")
         new = rearranged(settings, 4)
         assert (new.per_device_train_batch_size, new.gradient_accumulation_steps) == ("0:1 1:4", 6)
-        monkeypatch.setenv("WORLD_SIZE", "8")
-        with pytest.raises(UserError, match=r"8 processes cannot share 12 of them evenly, and 1, 2, 3, 4, 6, 12 can\."):
-            rearranged(settings, 4)
+        for now in ("5", "8"):
+            monkeypatch.setenv("WORLD_SIZE", now)
+            sentence = rf"{now} processes cannot share the 12 micro-batches .* it takes 1, 2, 3, 4, 6, 12\."
+            with pytest.raises(UserError, match=sentence):
+                rearranged(settings, 4)
 
 
 @pytest.mark.parametrize("name", ["FSDP", "DEEPSPEED"])

@@ -38,6 +38,9 @@ class StepCost:
     def steps_within(self, flops: float) -> int:
         """The most steps whose FLOPs do not exceed a budget, found by bisection.
 
+        A longer run costs more where its steps cost ever more, or ever less, or the same; with a peak in between it may
+        not, and then the answer is within the budget but not the most.
+
         Raises:
             UserError: for a budget below one step.
         """
@@ -116,6 +119,6 @@ def plan_stages(method: Method, flops: float, tokenizer: PreTrainedTokenizerBase
         allowed += stage.share * flops
         steps = 1 if method.fresh else cost.steps_within(allowed - sum(plan.flops for plan in plans))
         sizes = StepSizes(settings.batch_size_schedule(), settings.gradient_accumulation_steps, steps)
-        tokens = int(sizes.rows_before[-1]) * length
+        tokens = sizes.rows_before(steps) * length
         plans.append(StagePlan(stage.name, steps, cost.total(steps), tokens, cost))
     return tuple(plans)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from efficiency.comparisons import Line, Scores, flops_needed, holm, paired_differences, scores_of
-from efficiency.tiers import Tier
+from efficiency.tiers import Budget, Tier
 
 SIGNIFICANT = 0.05
 LEAST_GAIN = 1.0  # points, over the best baseline at the largest budget
@@ -15,11 +16,26 @@ LEAST_GAIN = 1.0  # points, over the best baseline at the largest budget
 
 @dataclass(frozen=True)
 class Goal:
-    """What was hoped for; ``met`` is ``None`` while results are missing."""
+    """What was hoped for.
+
+    Attributes:
+        sentence: what that was.
+        found: in numbers.
+        met: ``None`` while it cannot be told.
+        settled: whether no result that is missing can change it.
+    """
 
     sentence: str
     found: str
     met: bool | None
+    settled: bool = False
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.met is None:
+            return "not known yet"
+        return f"{'yes' if self.met else 'no'}{'' if self.settled else ', so far'}"
 
 
 def others_of(tier: Tier) -> list[str]:
@@ -49,12 +65,18 @@ def goals(tier: Tier, lines: Sequence[Line], tasks: Sequence[str], split: str) -
     """
     scores = {name: scores_of(lines, name, tasks, split) for name in [tier.ours, *baselines_of(tier)]}
     largest = judged_at(tier, lines, tasks, split)
+    is_complete = all(_has_all_seeds(scores, budget) for budget in tier.budgets)
     found = [
         _share_of_compute(scores, tier.ours, name, largest, share)
         for name, share in ((tier.reference, 0.25), ("electra", 0.5))
         if name in scores and name != tier.ours
     ]
-    return [*found, _never_below(tier, scores), _best_at_the_largest(tier, scores, largest)]
+    found += [_never_below(tier, scores), _best_at_the_largest(tier, scores, largest)]
+    return [dataclasses.replace(goal, settled=goal.settled or is_complete) for goal in found]
+
+
+def _has_all_seeds(scores: dict[str, Scores], budget: Budget) -> bool:
+    return all(set(budget.seeds) <= set(by_budget.get(budget.flops, {})) for by_budget in scores.values())
 
 
 def _mean(scores: Scores, budget: float) -> float | None:
@@ -68,22 +90,27 @@ def _share_of_compute(scores: dict[str, Scores], ours: str, other: str, largest:
     if level is None or needed is None:
         return Goal(sentence, "-", None)
     part = f"{needed} FLOPs, {needed.sign}{needed.flops / largest:.0%}, for {level:.2f}"
-    if needed.relation == "more than" and largest not in scores[ours]:
+    is_open = needed.relation == "more than" and largest not in scores[ours]
+    # "at most" so much may be any less, where no smaller budget was tried
+    is_open |= needed.relation == "at most" and needed.flops > share * largest * (1 + 1e-9)
+    if is_open:
         return Goal(sentence, part, None)
     return Goal(sentence, part, needed.relation != "more than" and needed.flops <= share * largest * (1 + 1e-9))
 
 
 def _never_below(tier: Tier, scores: dict[str, Scores]) -> Goal:
-    gaps = {}
-    for budget in (budget.flops for budget in tier.budgets):
-        means = {name: _mean(by_budget, budget) for name, by_budget in scores.items()}
+    gaps: dict[float, float] = {}
+    is_settled = False
+    for budget in tier.budgets:
+        means = {name: _mean(by_budget, budget.flops) for name, by_budget in scores.items()}
         others = [mean for name, mean in means.items() if name != tier.ours and mean is not None]
         ours = means[tier.ours]
         if ours is not None and len(others) == len(means) - 1 and others:
-            gaps[budget] = ours - max(others)
+            gaps[budget.flops] = ours - max(others)
+            is_settled |= gaps[budget.flops] < 0 and _has_all_seeds(scores, budget)
     found = ", ".join(f"{gap:+.2f} at {budget:.2g}" for budget, gap in gaps.items()) or "-"
     met = False if any(gap < 0 for gap in gaps.values()) else True if len(gaps) == len(tier.budgets) else None
-    return Goal(f"{tier.ours} is at no budget below the best baseline", found, met)
+    return Goal(f"{tier.ours} is at no budget below the best baseline", found, met, is_settled)
 
 
 def _best_at_the_largest(tier: Tier, scores: dict[str, Scores], largest: float) -> Goal:

@@ -264,14 +264,12 @@ def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
 def _against_reference(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> list[str]:
     """Compute and goals; a tier of variants of our own method has none of them."""
     largest, planned = judged_at(tier, lines, averaged, split), tier.budgets[-1].flops
-    so_far = "" if largest == planned else ", so far"
-    verdicts = {True: f"yes{so_far}", False: f"no{so_far}", None: "not known yet"}
     early = [
         f"**Provisional**: judged at {largest:.2g} FLOPs, the largest budget at which all of them have results; the "
         f"protocol's goals are about {planned:.2g}.",
         "",
     ]
-    rows = [[goal.sentence, goal.found, verdicts[goal.met]] for goal in goals(tier, lines, averaged, split)]
+    rows = [[goal.sentence, goal.found, goal.verdict] for goal in goals(tier, lines, averaged, split)]
     return [
         f"Compute for {tier.reference}'s score at {largest:.2g} FLOPs, interpolated in log FLOPs:",
         "",
@@ -279,7 +277,7 @@ def _against_reference(tier: Tier, lines: Sequence[Line], averaged: Sequence[str
         "",
         f"The goals are about {', '.join(baselines_of(tier))}; any other is shown beside them.",
         "",
-        *(early if so_far else []),
+        *(early if largest != planned else []),
         table(["goal", "found", "met"], rows),
         "",
     ]

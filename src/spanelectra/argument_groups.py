@@ -130,7 +130,8 @@ class OptimisationArguments:
         max_tokens: budget in tokens instead; sets max_steps.
         per_device_train_batch_size: rows a process and micro-batch; a number or a schedule such as '0:4 0.5:16'.
         sequence_length: tokens in a row while it is trained on, by default all of them; a number or a schedule such as
-            '0:32 0.3:32 0.3:128'. Rows are cut into equal parts, so a step reads as many tokens as with whole ones.
+            '0:32 0.3:32 0.3:128'. Rows are cut into equal parts, so a step reads as many tokens as with whole ones;
+            held-out rows stay whole.
         gradient_accumulation_steps: micro-batches an optimiser step.
         optimizer: adamw, or muon for the matrices of the layers with AdamW for the rest.
         learning_rate: peak, of AdamW.

@@ -169,7 +169,7 @@ def _checked_text(text: str, kind: Any, flag: str) -> str:
     if len(options) < len(get_args(kind)):
         if text in ("null", "None"):
             return text
-        kind = options[0]
+        kind = options[0] if len(options) == 1 else kind
     value: Any = text
     if kind is bool:
         value = {"true": True, "false": False}.get(text.lower(), text)

@@ -14,6 +14,7 @@ _KINDS = {
     "int": "a whole number",
     "float": "a number",
     "int | str": "a whole number or a schedule",
+    "Union[int, str, null]": "a whole number or a schedule",
     "float | str": "a number or a schedule",
     "list[str]": "one, or several separated by commas",
     "str | list[str]": "one, or several separated by commas",

@@ -140,6 +140,11 @@ class CorruptedRows:
         """Tokens in a row."""
         return int(self._arrays["corrupted_ids"].shape[1])
 
+    @property
+    def scored_positions(self) -> int:
+        """Places for masked tokens in a row."""
+        return int(self._arrays["masked_positions"].shape[1])
+
     def collate(self, batch: RowBatch) -> dict[str, Tensor]:
         """The model's inputs for these rows; the same in every epoch, as they were stored."""
         features = {

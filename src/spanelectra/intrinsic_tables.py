@@ -33,7 +33,7 @@ _JUDGING_COLUMNS = {
     "ato": ("tokens", "accuracy", "majority_accuracy", "auc", "auc_against_all_originals"),
     "sbpo": ("tokens", "accuracy", "majority_accuracy", "auc"),
 }
-_CORRECTING_COLUMNS = {"correction": ("tokens", "unigram_loss", "loss", "accuracy")}
+_CORRECTING_COLUMNS: dict[str, tuple[str, ...]] = {"correction": ("tokens", "unigram_loss", "loss", "accuracy")}
 _HEADINGS = {
     "tokens": "tokens",
     "replaced": "replaced",

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from spanelectra.data.data_collator import DataCollatorForSpanElectra
 from spanelectra.data.packing import RowDataset
 from spanelectra.data.row_cutting import RowCutting
-from spanelectra.data.span_masking import SpanMaskingPolicy
+from spanelectra.data.span_masking import SpanMaskingPolicy, token_budget
 from spanelectra.data.tokenization import word_start_table
 from spanelectra.errors import UserError
 from spanelectra.schedules import Schedule
@@ -47,9 +47,16 @@ def build_cutting(
         return None
     schedule = Schedule.parse(settings.sequence_length, "sequence_length")
     cutting = RowCutting(schedule, row_length, tokenizer.cls_token_id, tokenizer.sep_token_id)
-    ratio = Schedule.parse(settings.mask_ratio, "mask_ratio")
-    shortest = int(cutting.lengths(np.array([moment for moment, _ in schedule.points])).min())
-    dataclasses.replace(masking_policy(settings), mask_ratio=ratio.minimum).capacity(shortest)
+    # a sample of the run, and each moment at which something may jump, with the one before it
+    jumps = np.array([moment for moment, _ in schedule.points])
+    moments = np.sort(np.concatenate([np.linspace(0, 1, 1001), jumps, np.maximum(jumps - 1e-9, 0)]))
+    ratios = Schedule.parse(settings.mask_ratio, "mask_ratio").values(moments)
+    for moment, length, ratio in zip(moments, cutting.lengths(moments), ratios, strict=True):
+        if token_budget(ratio, length - 2) < 1:
+            raise UserError(
+                f"sequence_length: at {moment:.0%} of the run rows are cut to {length} tokens, of which a mask_ratio "
+                f"of {ratio:g} masks none: take longer parts or a higher ratio."
+            )
     return cutting
 
 

@@ -264,6 +264,7 @@ def build_trainer(
         evaluation_rows=data.held_out_rows,
         collate_evaluation=data.collate_held_out,
         length=data.length,
+        scored=data.scored,
         cutting=data.cutting,
         callbacks=[
             stopper,

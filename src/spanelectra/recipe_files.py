@@ -76,7 +76,12 @@ def checked_value(value: Any, kind: Any, where: str) -> Any:
         if len(options) == 1:
             return checked_value(value, options[0], where)
         Schedule.parse(value, where)
-        return float(value) if float in options and ":" not in str(value) else value
+        if ":" in str(value):
+            return value
+        number = float(value)
+        if float not in options and not number.is_integer():
+            raise UserError(f"{where}: '{value}' is neither a whole number nor a schedule such as '0:1 1:5'.")
+        return number if float in options else int(number)
     return _checked_scalar(value, kind, where)
 
 

@@ -133,7 +133,12 @@ def standing(
 
 
 def matching_curves(settings: Mapping[str, Any]) -> list[ReferenceCurve]:
-    """The reference of a pre-training run with these settings; empty where no such run was measured."""
+    """The reference of a pre-training run with these settings; empty where no such run was measured.
+
+    One whose batch grows, or whose rows are cut, is another number of tokens in at each step than those were.
+    """
+    if settings.get("sequence_length") is not None or isinstance(settings.get("per_device_train_batch_size"), str):
+        return []
     own = {name: settings.get(name) for name in MATCHED}
     return [curve for entry, curve in _references() if entry == own]
 

@@ -22,7 +22,7 @@ from spanelectra.data.tokenization import load_tokenizer, word_start_table
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.environment import process_count
 from spanelectra.errors import UserError
-from spanelectra.masking_setup import build_collator, build_cutting
+from spanelectra.masking_setup import build_collator, build_cutting, masking_policy
 from spanelectra.training_args import PretrainingArguments
 
 Collate = Callable[[RowBatch], dict[str, Tensor]]
@@ -44,6 +44,7 @@ class RunData:
         input_ids: (rows, length) token ids of the training rows, memory-mapped; ``None`` for corrupted ones.
         token_counts: (vocabulary,) how often each token occurs in them; ``None`` likewise.
         cutting: how training rows become shorter ones; ``None`` for whole rows.
+        scored: tokens of a training row, or of a part of one -> its places for masked tokens.
     """
 
     tokenizer: PreTrainedTokenizerBase
@@ -53,6 +54,7 @@ class RunData:
     held_out_rows: int
     collate_held_out: Collate | None
     unigram_cross_entropy: float | None
+    scored: Callable[[int], int]
     corrupted: bool = False
     input_ids: NDArray[np.integer[Any]] | None = None
     token_counts: NDArray[np.int64] | None = None
@@ -81,6 +83,7 @@ def read_data(settings: PretrainingArguments) -> RunData:
         held_out_rows=min(len(held_out), settings.eval_rows),
         collate_held_out=build_collator(held_out, settings, held_out=True) if len(held_out) else None,
         unigram_cross_entropy=unigram,
+        scored=masking_policy(settings).capacity,
         input_ids=rows.input_ids,
         token_counts=rows.token_counts,
     )
@@ -103,6 +106,7 @@ def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
         held_out_rows=min(len(held_out), settings.eval_rows),
         collate_held_out=held_out.collate if len(held_out) else None,
         unigram_cross_entropy=None,
+        scored=lambda length: train.scored_positions,
         corrupted=True,
     )
 

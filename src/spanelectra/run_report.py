@@ -78,11 +78,12 @@ def describe_run(
 
 def _tokens_of_steps(trainer: SpanElectraTrainer) -> str:
     """How many tokens a step reads, or the fewest and the most; and the lengths that rows are cut to."""
-    tokens = np.diff(trainer.sizes.rows_before) * trainer.length
-    text = " to ".join(f"{count:,}" for count in sorted({int(tokens.min()), int(tokens.max())}))
+    rows = trainer.sizes.batch_rows
+    tokens = sorted({int(count) * trainer.sizes.micro_batches * trainer.length for count in (rows.min(), rows.max())})
+    text = " to ".join(f"{count:,}" for count in tokens)
     if trainer.cutting is None:
         return text
-    lengths = sorted(set(trainer.cutting.lengths(np.linspace(0, 1, 1001)).tolist()))
+    lengths = np.unique(trainer.cutting.lengths(np.arange(trainer.sizes.max_steps) / trainer.sizes.max_steps))
     return f"{text} (rows cut to {', '.join(map(str, lengths))})"
 
 

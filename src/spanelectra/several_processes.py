@@ -93,7 +93,16 @@ def rearranged(settings: PretrainingArguments, processes_before: int) -> Pretrai
         UserError: where the rows of a step cannot be shared out evenly.
     """
     size, accumulation = settings.largest_batch(), settings.gradient_accumulation_steps
-    rows, processes = size * accumulation * processes_before, process_count()
+    rows, processes, schedule = size * accumulation * processes_before, process_count(), settings.batch_size_schedule()
+    if schedule.minimum != schedule.maximum:
+        micro_batches = accumulation * processes_before
+        if micro_batches % processes:
+            fitting = ", ".join(str(count) for count in range(1, micro_batches + 1) if micro_batches % count == 0)
+            raise UserError(
+                f"--resume {settings.out_dir}: {processes} processes cannot share the {micro_batches} micro-batches of "
+                f"a step evenly, and where these grow or shrink they cannot be cut; it takes {fitting}."
+            )
+        return dataclasses.replace(settings, gradient_accumulation_steps=micro_batches // processes)
     if rows % processes:
         fitting = ", ".join(str(count) for count in range(1, min(rows, 64) + 1) if rows % count == 0)
         raise UserError(
@@ -101,13 +110,5 @@ def rearranged(settings: PretrainingArguments, processes_before: int) -> Pretrai
             f"it was started with {processes_before}, and takes {fitting}."
         )
     share = rows // processes
-    if share % size and len(settings.batch_size_schedule().points) > 1:
-        fitting = ", ".join(str(count) for count in range(1, rows // size + 1) if (rows // size) % count == 0)
-        raise UserError(
-            f"--resume {settings.out_dir}: micro-batches whose rows are a schedule cannot be cut smaller; "
-            f"{processes} processes cannot share {rows // size} of them evenly, and {fitting} can."
-        )
-    if share % size == 0:
-        return dataclasses.replace(settings, gradient_accumulation_steps=share // size)
     size = max(fitting for fitting in range(1, size + 1) if share % fitting == 0)
     return dataclasses.replace(settings, per_device_train_batch_size=size, gradient_accumulation_steps=share // size)

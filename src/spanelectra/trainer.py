@@ -54,6 +54,7 @@ class SpanElectraTrainer(Trainer):
         evaluation_rows: number of held-out rows; 0 for none.
         collate_evaluation: the same for held-out rows.
         length: tokens in a row.
+        scored: tokens of a row, or of a part of one -> its places for masked tokens.
         cutting: how rows become shorter ones on the way; ``None`` for whole rows.
         **kwargs: for ``Trainer``.
     """
@@ -73,10 +74,12 @@ class SpanElectraTrainer(Trainer):
         evaluation_rows: int,
         collate_evaluation: Callable[[RowBatch], dict[str, torch.Tensor]] | None,
         length: int,
+        scored: Callable[[int], int],
         cutting: RowCutting | None = None,
         **kwargs: Any,
     ) -> None:
         self.settings = settings
+        self.scored = scored
         self.sizes = train_dataset.sizes
         self.cutting = cutting
         self.collate_evaluation = collate_evaluation
@@ -86,8 +89,6 @@ class SpanElectraTrainer(Trainer):
         self._micro_batches = 0
         self._weights_of: tuple[int, dict[str, float]] = (-1, {})
         self._known_row_flops: dict[tuple[int, int, tuple[str, ...]], float] = {}
-        # masked positions of a row (or a part of one) of so many tokens, as the last batch had them
-        self._scored_of = (length, 0)
         super().__init__(
             model=model,
             args=args,
@@ -118,7 +119,7 @@ class SpanElectraTrainer(Trainer):
 
     def tokens_before(self, step: int) -> int:
         """Tokens that the run has read before an optimiser step."""
-        return int(self.sizes.rows_before[step]) * self.length
+        return self.sizes.rows_before(step) * self.length
 
     def compute_loss(
         self,
@@ -166,7 +167,6 @@ class SpanElectraTrainer(Trainer):
         """FLOPs of training on this micro-batch, generator included."""
         rows, length = inputs["original_ids"].shape
         count = inputs["masked_positions"].shape[1]
-        self._scored_of = (length, count)
         weights = self.loss_weights(self.state.global_step)
         kind = (length, count, tuple(name for name in weights if weights[name]))
         if kind not in self._known_row_flops:
@@ -179,13 +179,8 @@ class SpanElectraTrainer(Trainer):
         if left == 0:
             return 0.0
         steps = self.state.global_step + np.arange(min(left, STEPS_SAMPLED)) * left // min(left, STEPS_SAMPLED)
-        known_length, known_count = self._scored_of
-
-        def scored(length: int) -> int:
-            return round(known_count * length / known_length)
-
         progress = steps / max(1, self.args.max_steps)
-        row_flops = row_flops_over_run(self.model, self.settings, self.length, self.cutting, scored, progress)
+        row_flops = row_flops_over_run(self.model, self.settings, self.length, self.cutting, self.scored, progress)
         rows = self.sizes.batch_rows[steps] * self.sizes.micro_batches
         return float(left * (rows * row_flops).mean())
 

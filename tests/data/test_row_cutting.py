@@ -45,19 +45,19 @@ def test_a_part_has_its_text_between_its_special_tokens(parts: int, count: int) 
     assert numbers.epochs.tolist() == np.repeat(batch.epochs, parts).tolist() and numbers.progress == 0.5
 
 
-def test_the_schedule_is_rounded_down_to_what_divides_the_row() -> None:
-    lengths = cutting("0:32 0.5:32 0.5:100 1:128", 128).lengths(np.array([0.0, 0.4999, 0.5, 0.99, 1.0]))
-    assert lengths.tolist() == [32, 32, 64, 64, 128]
-    assert cutting("0:8 1:128", 128).lengths(np.linspace(0, 1, 999)).tolist() == [
-        max(n for n in (8, 16, 32, 64, 128) if n <= 8 + 120 * at + 1e-9) for at in np.linspace(0, 1, 999)
+def test_between_two_points_rows_have_the_nearest_length_that_they_can_have() -> None:
+    lengths = cutting("0:32 0.5:32 0.5:64 1:128", 128).lengths(np.array([0.0, 0.4999, 0.5, 0.74, 0.76, 1.0]))
+    assert lengths.tolist() == [32, 32, 64, 64, 128, 128]
+    moments = np.linspace(0, 1, 999)
+    assert cutting("0:8 1:128", 128).lengths(moments).tolist() == [
+        min((8, 16, 32, 64, 128), key=lambda n: abs(n - (8 + 120 * moment))) for moment in moments
     ]
 
 
 def test_lengths_that_rows_cannot_have_are_refused() -> None:
-    with pytest.raises(UserError, match="up to 256, but the rows have 128 tokens"):
-        cutting("0:32 1:256", 128)
-    with pytest.raises(UserError, match="parts of 64, 32, 16, 8"):
-        cutting(7, 128)
+    for lengths in ("0:32 1:256", 7, "0:32 0.5:100 1:128"):
+        with pytest.raises(UserError, match="rows of 128 tokens can be trained on whole, or cut to 64, 32, 16, 8"):
+            cutting(lengths, 128)
     with pytest.raises(UserError, match="no other length"):
         cutting(64, 127)
     with pytest.raises(UserError, match="no other length"):

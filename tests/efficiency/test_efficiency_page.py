@@ -178,6 +178,19 @@ def test_goals_are_judged_so_far_where_the_largest_budget_is_missing(tier):
     assert "judged at 1e+10 FLOPs, the largest budget at which all of them have results" in text
     assert "| at 1e+10 it beats every baseline by 1 point or more" in text and " | yes, so far |" in text
     assert "score at 1e+10 FLOPs, interp" in text
+    # at the smallest budget ours may need any less than it
+    reaches = next(goal for goal in goals(tier, some, list(tier.tasks), "dev") if "reaches bert's" in goal.sentence)
+    assert reaches.verdict == "not known yet" and reaches.found.startswith("≤ 1e+10")
+    # a seed is missing there
+    fewer = [line for line in lines if (line["method"], line["budget"], line["seed"]) != ("electra", 4e10, 1)]
+    assert "yes, so far" in page.section(tier, fewer, "p", "command")
+
+
+def test_what_no_missing_result_can_change_is_settled(tier):
+    lines = [line for line in lines_with(tier, {**SCORES, "spanelectra": 59.5}) if line["budget"] != 4e10]
+    verdicts = {goal.sentence: goal.verdict for goal in goals(tier, lines, list(tier.tasks), "dev")}
+    assert verdicts.pop("spanelectra is at no budget below the best baseline") == "no"
+    assert next(verdict for sentence, verdict in verdicts.items() if "it beats every" in sentence) == "no, so far"
 
 
 def test_results_of_several_arithmetics_are_said_to_be():

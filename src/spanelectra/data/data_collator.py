@@ -23,8 +23,8 @@ from spanelectra.schedules import Schedule
 class DataCollatorForSpanElectra:
     """Reads rows, masks spans of them and lays out what every head scores.
 
-    A row's mask, its replacement by [MASK] and the generator's sampling noise are functions of (seed, epoch, row):
-    workers, processes and batch size change nothing.
+    A row's mask, its replacement by [MASK] and the generator's sampling noise are functions of (seed, epoch, row), and
+    of its part where rows are cut: workers, processes and batch size change nothing.
 
     Args:
         input_ids: (rows, length) of any unsigned integer type, usually memory-mapped.

@@ -31,12 +31,13 @@ class RowCutting:
     boundaries, and two tokens of text are lost at every cut.
 
     Attributes:
-        sequence_length: schedule of the tokens of a part; of the equal parts that are no longer it has the longest.
+        sequence_length: schedule of the tokens of a part. Between two of its points, where it may be no length that
+            rows can be cut to, the nearest of those is taken.
         row_length: tokens of a whole row.
         cls_token_id, sep_token_id: ids of [CLS] and [SEP].
 
     Raises:
-        UserError: for a length above that of the rows, or one that they cannot be cut to.
+        UserError: for a point of the schedule that is no length that rows can be cut to.
     """
 
     sequence_length: Schedule
@@ -45,30 +46,25 @@ class RowCutting:
     sep_token_id: int
 
     def __post_init__(self) -> None:
-        if self.sequence_length.maximum > self.row_length:
-            raise UserError(
-                f"sequence_length is up to {self.sequence_length.maximum:g}, but the rows have {self.row_length} "
-                "tokens: take a shorter one, or prepare longer rows."
-            )
-        lengths = part_lengths(self.row_length)
-        if self.sequence_length.minimum < lengths[-1]:
-            raise UserError(
-                f"sequence_length {self.sequence_length.minimum:g} is too short: rows of {self.row_length} tokens can "
-                f"be cut into parts of {', '.join(map(str, lengths[1:])) or 'no other length'}."
-            )
+        possible = part_lengths(self.row_length)
+        for _, tokens in self.sequence_length.points:
+            if tokens not in possible:
+                raise UserError(
+                    f"sequence_length {tokens:g}: rows of {self.row_length} tokens can be trained on whole, or cut to "
+                    f"{', '.join(map(str, possible[1:])) or 'no other length'}."
+                )
 
     def lengths(self, progress: NDArray[np.float64]) -> NDArray[np.int64]:
         """Tokens of a part at each of these moments of the run, from 0 to 1; of any shape."""
         rising = np.array(part_lengths(self.row_length)[::-1])
-        # a schedule between two whole numbers may be off by rounding
-        wanted = self.sequence_length.values(progress) + 1e-9
-        return rising[np.searchsorted(rising, wanted, side="right") - 1]
+        halfway = (rising[1:] + rising[:-1]) / 2
+        return rising[np.searchsorted(halfway, self.sequence_length.values(progress), side="left")]
 
     def __call__(self, input_ids: NDArray[np.int64], batch: RowBatch) -> tuple[NDArray[np.int64], RowBatch]:
         """Cut a batch of rows.
 
         Args:
-            input_ids: (batch, row length) of whole rows, [CLS] first and [SEP] last.
+            input_ids: (batch, row length) of whole rows, [CLS] first and [SEP] last; written to.
             batch: which rows they are.
 
         Returns:

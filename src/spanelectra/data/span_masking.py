@@ -83,7 +83,7 @@ class SpanMaskingPolicy:
         Raises:
             UserError: if that is none.
         """
-        capacity = int(_token_budget(self.mask_ratio, np.asarray(max(row_length - 2, 0))))
+        capacity = int(token_budget(self.mask_ratio, max(row_length - 2, 0)))
         if capacity < 1:
             raise UserError(
                 f"mask_ratio {self.mask_ratio} masks no token of a row of {row_length} tokens: "
@@ -175,7 +175,7 @@ def mask_rows(
         raise UserError(f"scheduled max_span_words {max_span_words} must be from 1 to {policy.max_span_words}")
 
     capacity = policy.capacity(word_starts.shape[1])
-    budgets = np.minimum(_token_budget(mask_ratio, np.count_nonzero(~special, axis=1)), capacity)
+    budgets = np.minimum(token_budget(mask_ratio, np.count_nonzero(~special, axis=1)), capacity)
     keys = RowKeys(seed, epochs, row_numbers)
     if policy.masking == "token":
         return _mask_tokens(special, budgets, capacity, keys.of(Stream.TOKEN_CHOICE), policy)
@@ -288,6 +288,7 @@ def _mask_tokens(
     return SpanMasks(positions, left, right, span_positions, valid, *no_spans, statistics=statistics)
 
 
-def _token_budget(mask_ratio: float, tokens: npt.NDArray[np.integer]) -> IntArray:
+def token_budget(mask_ratio: float, tokens: npt.ArrayLike) -> IntArray:
+    """Most masked tokens of rows with so many tokens that are not special, of any shape."""
     # 0.29 * 100 is 28.999…: a share that is whole in decimals must not lose a token to binary
-    return np.floor(mask_ratio * tokens + 1e-9).astype(np.int64)
+    return np.floor(mask_ratio * np.asarray(tokens) + 1e-9).astype(np.int64)
