@@ -66,6 +66,14 @@ def interrupt_after(step: int) -> Callable[..., None]:
     return remove
 
 
+def pretrain_with_a_stop(settings: PretrainingArguments, step: int = 3) -> dict[str, Any]:
+    """Pre-train, interrupted after the checkpoint of ``step`` and resumed from it."""
+    with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(step))
+        pretrain(settings)
+    return pretrain(PretrainingArguments(resume=settings.out_dir, quiet=True))
+
+
 def weights(run: Path) -> str:
     """Digest of a run's final weights."""
     return file_digest(run / "model" / "model.safetensors")

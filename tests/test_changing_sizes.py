@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prepared_rows import LENGTH
-from small_runs import interrupt_after, make_trainer, read_lines, small_run, weights
+from small_runs import make_trainer, pretrain_with_a_stop, read_lines, small_run, weights
 from spanelectra.corrupted_rows import CorruptedRows
 from spanelectra.corruption import corrupt
 from spanelectra.data.training_rows import RowBatch
@@ -17,7 +17,6 @@ from spanelectra.evaluation import evaluate
 from spanelectra.pretraining import pretrain
 from spanelectra.run_data import read_data
 from spanelectra.trainer import SpanElectraTrainer
-from spanelectra.training_args import PretrainingArguments
 
 # of six steps
 GROWING = {"per_device_train_batch_size": "0:2 0.5:2 0.5:6", "gradient_accumulation_steps": 2}
@@ -101,13 +100,10 @@ def test_loader_processes_change_nothing(rows: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("settings", [GROWING, CUT], ids=str)
 def test_a_run_that_is_resumed_ends_bit_for_bit_as_if_it_had_not_been_stopped(
-    rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict
+    rows: Path, tmp_path: Path, settings: dict
 ) -> None:
     pretrain(small_run(rows, tmp_path / "whole", **settings))
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(3))
-        pretrain(small_run(rows, tmp_path / "stopped", **settings))
-    pretrain(PretrainingArguments(resume=str(tmp_path / "stopped"), quiet=True))
+    pretrain_with_a_stop(small_run(rows, tmp_path / "stopped", **settings))
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 

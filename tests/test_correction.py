@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from factories import FAMILIES, encoder_config, gradient_names, joint_config, joint_model
-from small_runs import interrupt_after, read_lines, small_run, weights
+from small_runs import pretrain_with_a_stop, read_lines, small_run, weights
 from spanelectra.configuration_spanelectra import SHARING, SpanElectraConfig
 from spanelectra.corrupted_rows import CorruptedRows
 from spanelectra.corruption import corrupt
@@ -23,7 +23,6 @@ from spanelectra.losses import IGNORE_INDEX
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.pretraining import pretrain
-from spanelectra.training_args import PretrainingArguments
 from spanelectra.weight_transfer import warm_start
 
 OBJECTIVES = ["mlm", "ato", "correction"]
@@ -176,11 +175,7 @@ def test_a_run_trains_resumes_to_the_bit_and_is_exported_and_inspected(
     assert 0 <= metrics["held_out"]["correction_accuracy"] <= 1
     assert all("correction_loss" in line for line in read_lines(tmp_path / "whole"))
 
-    with monkeypatch.context() as patch:
-        patch.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(3))
-        with pytest.raises(KeyboardInterrupt):
-            pretrain(small_run(rows, tmp_path / "cut", **settings))
-    pretrain(PretrainingArguments(resume=str(tmp_path / "cut"), quiet=True))
+    pretrain_with_a_stop(small_run(rows, tmp_path / "cut", **settings))
     assert weights(tmp_path / "cut") == weights(tmp_path / "whole")
 
     written = export(str(tmp_path / "whole"), str(tmp_path / "out"), quiet=True)

@@ -17,9 +17,9 @@ from torch import Tensor
 from prepared_rows import LENGTH
 from small_runs import (
     OBJECTIVES,
-    interrupt_after,
     losses_of,
     make_trainer,
+    pretrain_with_a_stop,
     read_lines,
     small_run,
     start_command,
@@ -149,15 +149,10 @@ class TestSamplingTemperature:
             pretrain(small_run(rows, tmp_path / name, sampling_temperature=temperature))
         assert weights(tmp_path / "number") == weights(tmp_path / "schedule")
 
-    def test_a_resumed_run_goes_on_along_its_schedule(
-        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_resumed_run_goes_on_along_its_schedule(self, rows: Path, tmp_path: Path) -> None:
         settings = {"sampling_temperature": "0:4 1:0.5"}
         pretrain(small_run(rows, tmp_path / "whole", **settings))
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(3))
-            pretrain(small_run(rows, tmp_path / "stopped", **settings))
-        pretrain(PretrainingArguments(resume=str(tmp_path / "stopped"), quiet=True))
+        pretrain_with_a_stop(small_run(rows, tmp_path / "stopped", **settings))
         assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
 
 
@@ -284,10 +279,7 @@ class TestCheckpoints:
 
         monkeypatch.setattr(SpanElectraTrainer, "log", log)
         settings = small_run(rows, tmp_path / "run", max_steps=8, save_steps=2, eval_steps=2, save_total_limit=1)
-        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr("spanelectra.trainer.remove_old_checkpoints", interrupt_after(6))
-            pretrain(settings)
-        pretrain(PretrainingArguments(resume=str(tmp_path / "run"), quiet=True))
+        pretrain_with_a_stop(settings, step=6)
         assert [path.name for path in list_checkpoints(tmp_path / "run")] == ["checkpoint-4", "checkpoint-8"]
 
     @pytest.mark.parametrize("file", ["optimizer.pt", "scheduler.pt"])
