@@ -62,6 +62,9 @@ def measure_collating(arguments: argparse.Namespace) -> dict[str, Any]:
     tiled: Any = None
     roads: dict[str, dict[int, Callable[[], Any]]] = {"masking": {}, "data set and collator": {}, "loader": {}}
 
+    def masks_of(collate: Any, batch: Any) -> Any:
+        return collate.mask(*collate.read(batch))
+
     def step_through(data: ShuffledRows, size: int, take: Callable[[Any], Any], place: list[int]) -> None:
         take(data.__getitems__(range(place[0], place[0] + size)))
         place[0] += size
@@ -77,7 +80,7 @@ def measure_collating(arguments: argparse.Namespace) -> dict[str, Any]:
         data = trainer.train_dataset
         assert isinstance(data, ShuffledRows)
         collate: Any = bench.data.collate
-        roads["masking"][size] = partial(step_through, data, size, collate.mask, [0])
+        roads["masking"][size] = partial(step_through, data, size, partial(masks_of, collate), [0])
         roads["data set and collator"][size] = partial(step_through, data, size, collate, [0])
         roads["loader"][size] = partial(next, iter(trainer.get_train_dataloader()))
     shape = SHAPES["tiny"]

@@ -142,7 +142,8 @@ class TestBreakdowns:
     def test_every_span_has_one_first_token(self, rows: Path, joint: Path) -> None:
         report, held_out = report_of(joint, rows), RowDataset(rows, "validation")
         settings = PretrainingArguments(**load_recipe(str(joint / CONFIG_NAME)))
-        _, masks = build_collator(held_out, settings, held_out=True).mask(every_row(held_out))
+        collate = build_collator(held_out, settings, held_out=True)
+        masks = collate.mask(*collate.read(every_row(held_out)))
         masked, decoys = masks.statistics.masked_spans, masks.statistics.decoy_spans
         first = {name: report[name]["by"]["position"][0]["tokens"] for name in HEADS}
         assert decoys > 0

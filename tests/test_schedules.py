@@ -67,4 +67,24 @@ def test_unreadable_text_is_an_error_that_names_the_field_and_the_text(text):
     with pytest.raises(UserError, match=r"^sbgo_weight: ") as error:
         Schedule.parse(text, "sbgo_weight")
     assert f"'{text}'" in str(error.value)
-    assert "0:0.15 0.5:0.3" in str(error.value)
+    assert "'0:1 0.5:1 1:4' is 1 for the first half" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("much", "'much' is no number"),
+        ("0:4 100:16", "100 is no fraction of the run"),
+        ("4:16", "4 is no fraction of the run"),
+        ("0:32, 1:128", "'0:32,' is no pair"),
+        ("0:128 0.5", "'0.5' is no pair"),
+        ("0.5:32 0:128", "0 comes after 0.5"),
+        ("0:inf", "inf is no number"),
+        ("inf", "inf is no number"),
+        ("0.1 0.2", "'0.1' is no pair"),
+    ],
+)
+def test_the_error_says_which_part_cannot_be_read(text, reason):
+    with pytest.raises(UserError) as error:
+        Schedule.parse(text, "mask_ratio")
+    assert f"neither a number nor a schedule ({reason}" in str(error.value)

@@ -98,7 +98,10 @@ class ModelArguments:
 
 @dataclass
 class MaskingArguments:
-    """How rows are masked. A schedule is a number or 'progress:value' pairs such as '0:0.15 0.5:0.3'.
+    """How rows are masked.
+
+    A schedule is 'progress:value' pairs: '0:0.15 0.5:0.3' rises over the first half of the run and then stays,
+    '0:0.15 0.5:0.15 0.5:0.3' jumps in the middle.
 
     Args:
         masking: spans of whole words, or single tokens; by default the method's.

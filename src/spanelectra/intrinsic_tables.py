@@ -140,7 +140,7 @@ def _print_breakdown(
             line = lines.setdefault(bucket["bucket"], {})
             for key in keys:
                 # all that guess have the same tokens, and so the same baseline
-                is_common = key == "unigram_loss" or (key == "tokens" and heads is _GUESSING_COLUMNS)
+                is_common = key == "unigram_loss" or (key == "tokens" and heads is not _JUDGING_COLUMNS)
                 column = key if is_common else f"{name} {key}"
                 columns[column] = _HEADINGS[key] if is_common else f"{_HEADS[name]}\n{_HEADINGS[key]}"
                 line[column] = bucket[key]

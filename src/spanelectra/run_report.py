@@ -90,7 +90,7 @@ def _tokens_of_steps(trainer: SpanElectraTrainer) -> str:
 def _describe_masks(collate: DataCollatorForSpanElectra, rows: int) -> str:
     """What the masking at the end of the run comes to on the first rows, and how many stay below their budget."""
     numbers = np.arange(rows)
-    statistics = collate.mask(RowBatch(numbers, np.zeros_like(numbers), 1.0))[1].statistics
+    statistics = collate.mask(*collate.read(RowBatch(numbers, np.zeros_like(numbers), 1.0))).statistics
     spans = f" in spans of {statistics.masked_tokens / max(1, statistics.masked_spans):.1f} tokens on average"
     return (
         f"masks: {statistics.masked_tokens / max(1, statistics.budget_tokens):.1%} of the budget is used"
@@ -144,4 +144,8 @@ def save_results(
             data.tokenizer.save_pretrained(partial)
         write_json(run / METRICS_NAME, metrics)
         say(console, f"{run}: finished. held-out  {format_metrics(metrics['held_out'])}")
+        if trainer.state.global_step < monitor.limits.warm_up_steps:
+            say(
+                console, f"a run of fewer than {monitor.limits.warm_up_steps} steps is too short for alarms to judge it"
+            )
     return metrics

@@ -28,21 +28,24 @@ class Schedule:
         """Read ``0.15`` or ``"0:0.15 0.5:0.3"`` (progress:value, separated by spaces).
 
         Raises:
-            UserError: naming ``field``, where the text is neither.
+            UserError: naming ``field`` and what is wrong, where the text is neither.
         """
-        try:
-            pairs = [part.split(":") for part in str(text).split()]
-            points = [(0.0, float(pairs[0][0]))] if len(pairs) == 1 and len(pairs[0]) == 1 else None
-            points = points or [(float(progress), float(value)) for progress, value in pairs]
-        except (ValueError, IndexError):
-            points = []
-        in_range = all(0 <= progress <= 1 and math.isfinite(value) for progress, value in points)
-        rising = all(first[0] <= second[0] for first, second in itertools.pairwise(points))
-        if not points or not in_range or not rising:
-            raise UserError(
-                f"{field}: '{text}' is neither a number nor 'progress:value' pairs, with progress rising from 0 to 1, "
-                "such as '0:0.15 0.5:0.3'."
-            )
+        points: list[tuple[float, float]] = []
+        parts = str(text).split()
+        is_constant = len(parts) < 2 and ":" not in str(text)
+        for part in parts or [""]:
+            progress, _, value = ("0", ":", part) if is_constant else part.partition(":")
+            try:
+                points.append((float(progress), float(value)))
+            except ValueError:
+                raise _unreadable(text, field, f"'{part}' is no {'number' if is_constant else 'pair'}") from None
+            if not 0 <= points[-1][0] <= 1:
+                raise _unreadable(text, field, f"{progress} is no fraction of the run, from 0 to 1")
+            if not math.isfinite(points[-1][1]):
+                raise _unreadable(text, field, f"{value} is no number")
+        for first, second in itertools.pairwise(points):
+            if first[0] > second[0]:
+                raise _unreadable(text, field, f"{second[0]:g} comes after {first[0]:g}")
         return cls(tuple(points))
 
     def __call__(self, progress: float) -> float:
@@ -77,3 +80,10 @@ class Schedule:
     def minimum(self) -> float:
         """The smallest value it ever takes."""
         return min(value for _, value in self.points)
+
+
+def _unreadable(text: object, field: str, reason: str) -> UserError:
+    return UserError(
+        f"{field}: '{text}' is neither a number nor a schedule ({reason}). A schedule is 'progress:value' pairs with "
+        "spaces between them: '0:1 0.5:1 1:4' is 1 for the first half of the run and then rises to 4."
+    )

@@ -80,7 +80,7 @@ class SpanElectraTrainer(Trainer):
     ) -> None:
         self.settings = settings
         self.scored = scored
-        self.sizes = train_dataset.sizes
+        self.sizes, self.rows = train_dataset.sizes, train_dataset.num_rows
         self.cutting = cutting
         self.collate_evaluation = collate_evaluation
         self.length = length
@@ -185,7 +185,9 @@ class SpanElectraTrainer(Trainer):
         return float(left * (rows * row_flops).mean())
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add metrics and throughput of the steps since the last entry."""
+        """Add metrics and throughput of the steps since the last entry, and how often the data has been read."""
+        # to transformers a run is one epoch, for its rows are one long sequence
+        self.state.epoch = self.sizes.rows_before(self.state.global_step) / self.rows
         if "loss" in logs:
             # the loss, too: of the steps that were numbers
             logs.update(self._mean_over_processes(self.train_metrics.compute()))

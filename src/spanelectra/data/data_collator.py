@@ -63,17 +63,13 @@ class DataCollatorForSpanElectra:
             state["input_ids"] = np.memmap(filename, dtype, "r", offset, shape)
         self.__dict__.update(state)
 
-    def mask(self, batch: RowBatch) -> tuple[NDArray[np.int64], SpanMasks]:
-        """The original ids, (batch, length) int64, of rows or of their parts, and what is masked of them."""
-        original_ids, batch = self._read(batch)
-        return original_ids, self._mask(original_ids, batch)
-
-    def _read(self, batch: RowBatch) -> tuple[NDArray[np.int64], RowBatch]:
-        """The ids of rows, or of the parts that they are cut into, and what these are in the run."""
+    def read(self, batch: RowBatch) -> tuple[NDArray[np.int64], RowBatch]:
+        """The ids of rows, (batch, length) int64, or of the parts that they are cut into, and what these are."""
         original_ids = np.asarray(self.input_ids[batch.rows], dtype=np.int64)
         return (original_ids, batch) if self.cutting is None else self.cutting(original_ids, batch)
 
-    def _mask(self, original_ids: NDArray[np.int64], batch: RowBatch) -> SpanMasks:
+    def mask(self, original_ids: NDArray[np.int64], batch: RowBatch) -> SpanMasks:
+        """What is masked of rows, or parts of them, that :meth:`read` gave."""
         return mask_rows(
             self.word_starts.word_starts(original_ids),
             self.word_starts.special_ids[original_ids],
@@ -95,8 +91,8 @@ class DataCollatorForSpanElectra:
             ``decoy_positions``, ``decoy_left_boundaries``, ``decoy_right_boundaries``, ``decoy_span_positions``
             (batch, count) int64 and ``decoy_scored`` (batch, count) bool. Where rows are cut, ``batch`` is of parts.
         """
-        original_ids, batch = self._read(batch)
-        masks = self._mask(original_ids, batch)
+        original_ids, batch = self.read(batch)
+        masks = self.mask(original_ids, batch)
         special_ids = self.word_starts.special_ids
         masked_ids = apply_mask_tokens(
             original_ids,

@@ -109,7 +109,7 @@ def random_words(sentence: Sentence, word_starts: WordStartTable, policy: SpanMa
     collator = DataCollatorForSpanElectra(**_settings(sentence, word_starts, policy, seed), mask_token_id=0)
     # a first span that is cut to nothing, as training may cut one, is no picture: the next epoch draws another
     for epoch in range(_ATTEMPTS if policy.mask_ratio * tokens >= 1 else 0):
-        _, masks = collator.mask(_one_row(epoch))
+        masks = collator.mask(*collator.read(_one_row(epoch)))
         masked = set(masks.masked_positions[masks.masked_valid].tolist())
         if masked:
             return [number for number, (first, _) in enumerate(sentence.words) if first in masked]
@@ -126,8 +126,8 @@ class _ChosenSpansCollator(DataCollatorForSpanElectra):
     masked_spans: Sequence[tuple[int, int]] = ()
     decoy_spans: Sequence[tuple[int, int]] = ()
 
-    def mask(self, batch: RowBatch) -> tuple[NDArray[np.int64], SpanMasks]:
-        masked, decoys = (_token_arrays(spans, self.input_ids.shape) for spans in (self.masked_spans, self.decoy_spans))
+    def mask(self, original_ids: NDArray[np.int64], batch: RowBatch) -> SpanMasks:
+        masked, decoys = (_token_arrays(spans, original_ids.shape) for spans in (self.masked_spans, self.decoy_spans))
         masked_tokens, decoy_tokens = int(masked[-1].sum()), int(decoys[-1].sum())
         statistics = MaskStatistics(
             rows=1,
@@ -139,7 +139,7 @@ class _ChosenSpansCollator(DataCollatorForSpanElectra):
             decoy_spans=len(self.decoy_spans),
             span_words_histogram=np.zeros(1, np.int64),
         )
-        return self.input_ids.astype(np.int64), SpanMasks(*masked, *decoys, statistics=statistics)
+        return SpanMasks(*masked, *decoys, statistics=statistics)
 
 
 def masked_batch(
