@@ -11,6 +11,7 @@ from prepared_rows import LENGTH
 from small_runs import make_trainer, pretrain_with_a_stop, read_lines, small_run, weights
 from spanelectra.corrupted_rows import CorruptedRows
 from spanelectra.corruption import corrupt
+from spanelectra.data.row_dataset import RowDataset
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.evaluation import evaluate
@@ -30,6 +31,8 @@ def test_tokens_are_those_of_the_rows_that_were_read(rows: Path, tmp_path: Path)
     read = [0, 2, 4, 6, 12, 18, 24]
     assert [line["tokens"] / LENGTH / 2 for line in lines] == [read[line["step"]] for line in lines]
     assert lines[-1]["seconds_left"] == 0
+    count = len(RowDataset(rows))
+    assert [line["epoch"] * count / 2 for line in lines] == pytest.approx([read[line["step"]] for line in lines])
 
 
 @pytest.mark.parametrize(

@@ -161,6 +161,7 @@ def test_in_a_notebook_a_run_is_plain_lines_below_the_cell(
     training = [line.split()[1] for line in lines if line.startswith("step ") and "held-out" not in line]
     assert training == ["2", "3", "4", "6"]
     assert f"mlm {metrics['held_out']['mlm_loss']:.3f}" in lines[-1] and "finished" in lines[-1]
+    assert "too few for alarms" in lines[-2]
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", shown.out)
 
 

@@ -143,9 +143,8 @@ def save_results(
             model.save_pretrained(partial)
             data.tokenizer.save_pretrained(partial)
         write_json(run / METRICS_NAME, metrics)
+        shortest = monitor.limits.warm_up_steps
+        if trainer.state.global_step < shortest:
+            say(console, f"fewer than {shortest} steps are too few for alarms to judge the run")
         say(console, f"{run}: finished. held-out  {format_metrics(metrics['held_out'])}")
-        if trainer.state.global_step < monitor.limits.warm_up_steps:
-            say(
-                console, f"a run of fewer than {monitor.limits.warm_up_steps} steps is too short for alarms to judge it"
-            )
     return metrics
