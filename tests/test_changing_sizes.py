@@ -72,9 +72,7 @@ def test_cut_rows_cost_less_and_read_as_many_tokens(rows: Path, tmp_path: Path) 
     assert cut["tokens"] == whole["tokens"] and cut["training_flops"] < whole["training_flops"]
 
 
-def test_training_rows_are_cut_and_held_out_ones_and_those_of_corrupt_are_whole(
-    rows: Path, generator_run: Path, tmp_path: Path
-) -> None:
+def test_training_rows_are_cut_and_held_out_ones_and_those_of_corrupt_are_whole(rows: Path, tmp_path: Path) -> None:
     run = small_run(rows, tmp_path / "run", stage="generator", sequence_length=16)
     data = read_data(run.resolved())
     batch = RowBatch(np.arange(4), np.zeros(4, np.int64), 0.5)

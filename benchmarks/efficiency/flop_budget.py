@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from efficiency.tiers import Method
 from spanelectra.configuration_spanelectra import SAMPLED_HEADS
-from spanelectra.data.step_sizes import StepSizes
+from spanelectra.data.step_sizes import StepSizes, batch_rows_at
 from spanelectra.errors import UserError
 from spanelectra.masking_setup import build_cutting, masking_policy
 from spanelectra.model_building import build_model
@@ -100,7 +100,7 @@ def step_cost(
 
     def at(progress: NDArray[np.float64]) -> NDArray[np.float64]:
         flops = row_flops_over_run(model, settings, length, cutting, capacity, progress)
-        return np.rint(batch.values(progress)) * settings.gradient_accumulation_steps * flops
+        return batch_rows_at(batch, progress) * settings.gradient_accumulation_steps * flops
 
     return StepCost(at)
 

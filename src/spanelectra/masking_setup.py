@@ -47,11 +47,11 @@ def build_cutting(
         return None
     schedule = Schedule.parse(settings.sequence_length, "sequence_length")
     cutting = RowCutting(schedule, row_length, tokenizer.cls_token_id, tokenizer.sep_token_id)
-    # a sample of the run, and each moment at which something may jump, with the one before it
-    jumps = np.array([moment for moment, _ in schedule.points])
+    mask_ratio = Schedule.parse(settings.mask_ratio, "mask_ratio")
+    # a sample of the run, and each moment at which one of them may jump, with the one before it
+    jumps = np.array([moment for moment, _ in (*schedule.points, *mask_ratio.points)])
     moments = np.sort(np.concatenate([np.linspace(0, 1, 1001), jumps, np.maximum(jumps - 1e-9, 0)]))
-    ratios = Schedule.parse(settings.mask_ratio, "mask_ratio").values(moments)
-    for moment, length, ratio in zip(moments, cutting.lengths(moments), ratios, strict=True):
+    for moment, length, ratio in zip(moments, cutting.lengths(moments), mask_ratio.values(moments), strict=True):
         if token_budget(ratio, length - 2) < 1:
             raise UserError(
                 f"sequence_length: at {moment:.0%} of the run rows are cut to {length} tokens, of which a mask_ratio "

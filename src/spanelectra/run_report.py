@@ -55,8 +55,8 @@ def describe_run(
         f"({count_parameters(model) / 1e6:.2f} M together); objectives {objectives}",
     )
     console.print(
-        f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {_tokens_of_steps(trainer)} "
-        f"tokens = {tokens / 1e6:.1f} M tokens, {epochs:.2f} times the data",
+        f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {_size_of_steps(trainer)} "
+        f"= {tokens / 1e6:.1f} M tokens, {epochs:.2f} times the data",
         highlight=False,
     )
     head_start = math.ceil(settings.generator_head_start * settings.max_steps)
@@ -76,11 +76,11 @@ def describe_run(
         console.print("no held-out rows: nothing will be evaluated (prepare with a validation split to have some)")
 
 
-def _tokens_of_steps(trainer: SpanElectraTrainer) -> str:
+def _size_of_steps(trainer: SpanElectraTrainer) -> str:
     """How many tokens a step reads, or the fewest and the most; and the lengths that rows are cut to."""
     rows = trainer.sizes.batch_rows
     tokens = sorted({int(count) * trainer.sizes.micro_batches * trainer.length for count in (rows.min(), rows.max())})
-    text = " to ".join(f"{count:,}" for count in tokens)
+    text = f"{' to '.join(f'{count:,}' for count in tokens)} tokens"
     if trainer.cutting is None:
         return text
     lengths = np.unique(trainer.cutting.lengths(np.arange(trainer.sizes.max_steps) / trainer.sizes.max_steps))

@@ -8,6 +8,11 @@ from numpy.typing import NDArray
 from spanelectra.schedules import Schedule
 
 
+def batch_rows_at(batch_size: Schedule, progress: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Rows of a micro-batch, whole ones, at moments of a run."""
+    return np.rint(batch_size.values(progress)).astype(np.int64)
+
+
 class StepSizes:
     """Rows of every step: a function of the schedule alone, so that a run that is resumed knows what it has read.
 
@@ -29,7 +34,7 @@ class StepSizes:
         if batch_size.minimum == batch_size.maximum:
             self.batch_rows = np.broadcast_to(np.int64(self.largest_batch), max_steps)
         else:
-            self.batch_rows = np.rint(batch_size.values(np.arange(max_steps) / max_steps)).astype(np.int64)
+            self.batch_rows = batch_rows_at(batch_size, np.arange(max_steps) / max_steps)
             self._before = np.concatenate(([0], np.cumsum(self.batch_rows)))
 
     @classmethod
