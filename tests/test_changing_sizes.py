@@ -66,6 +66,19 @@ def test_the_time_left_is_that_of_the_steps_that_are_left(
     assert trainer._remaining_flops() == pytest.approx(2 * (counted[0] + counted[2] + counted[4]))
 
 
+def test_a_line_says_what_its_last_step_read_where_that_changes(
+    rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    pretrain(small_run(rows, tmp_path / "run", quiet=False, logging_steps=1, **GROWING, **CUT))
+    lines = [line for line in read_lines(tmp_path / "run") if "loss" in line]
+    assert [line["per_device_train_batch_size"] for line in lines] == [2, 2, 2, 6, 6, 6]
+    assert [line["sequence_length"] for line in lines] == [16, 16, 16, 32, 32, 32]
+    shown = capsys.readouterr().err
+    assert "batch 2  length 16" in shown and "batch 6  length 32" in shown
+    pretrain(small_run(rows, tmp_path / "steady", per_device_train_batch_size="0:4 1:4"))
+    assert not {"per_device_train_batch_size", "sequence_length"} & set(read_lines(tmp_path / "steady")[0])
+
+
 def test_cut_rows_cost_less_and_read_as_many_tokens(rows: Path, tmp_path: Path) -> None:
     whole = pretrain(small_run(rows, tmp_path / "whole"))
     cut = pretrain(small_run(rows, tmp_path / "cut", **CUT))

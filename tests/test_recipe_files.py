@@ -30,6 +30,16 @@ def test_a_recipe_can_extend_another_and_its_own_settings_win(tmp_path):
     assert parent["max_steps"] != 7 and len(parent) > 5
 
 
+def test_the_case_of_a_name_does_not_matter_where_there_are_few(tmp_path):
+    (tmp_path / "mine.yaml").write_text("optimizer: AdamW\nobjectives: [MLM, Sbgo]\nbf16: True\n")
+    assert load_recipe(str(tmp_path / "mine.yaml")) == {
+        "optimizer": "adamw",
+        "objectives": ["mlm", "sbgo"],
+        "bf16": "true",
+    }
+    assert checked_value("bpe", Literal["BPE", "BERT"], "tokenizer_type") == "BPE"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -30,6 +30,8 @@ _SHOWN = {
     "ato_auc": "ato auc",
     "sbpo_auc": "sbpo auc",
     "correction_accuracy": "correction acc",
+    "per_device_train_batch_size": "batch",
+    "sequence_length": "length",
     "tokens_per_second": "tok/s",
     "model_flops_utilisation": "mfu",
 }
@@ -62,7 +64,8 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     for name, short in _SHOWN.items():
         value = metrics.get(name)
         if isinstance(value, (int, float)):
-            parts.append(f"{short} {value:,.0f}" if name == "tokens_per_second" else f"{short} {value:.3f}")
+            is_count = isinstance(value, int) or name == "tokens_per_second"
+            parts.append(f"{short} {value:,.0f}" if is_count else f"{short} {value:.3f}")
     return "  ".join(parts)
 
 

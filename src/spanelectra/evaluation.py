@@ -124,9 +124,11 @@ def _check_flags(
         if value != defaults[name] and is_fine_tuned:
             raise UserError(f"{name} is for a pre-trained run, and {model} is a fine-tuned model.")
         if value != defaults[name]:
-            raise UserError(f"{name} is for a fine-tuned model; a pre-trained run is evaluated on text.")
+            raise UserError(f"{name} is for a fine-tuned model, and {model} is none: it is evaluated on text.")
     if not is_fine_tuned and not labelled:
-        raise UserError("labelled is for a fine-tuned model; a pre-trained run is evaluated on text.")
+        raise UserError(
+            f"labelled is for a fine-tuned model, and {model} is none; text has no labels: leave --labelled out."
+        )
     if not labelled and out_dir is None:
         raise UserError("without labels there are predictions only: pass --out_dir, where they are written.")
     if not labelled and of_file["label_column"] is not None:
@@ -183,6 +185,8 @@ def _evaluate_task(
     if labelled and _is_trained_on(model, digest):
         task.remark(f"{data} is the file that this model was trained on: scores tell how well it is remembered.")
     say(console, f"{task.kind}: {len(examples):,} {task.unit}")
+    for note in task.notes():
+        say(console, note)
     columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         bar = progress.add_task("predicting", total=None)

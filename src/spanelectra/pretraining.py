@@ -16,6 +16,7 @@ from rich.console import Console
 from transformers import TrainingArguments
 
 from spanelectra.atomic_files import disk_is_full
+from spanelectra.busy_machine import BusyMachineCallback
 from spanelectra.callbacks import (
     HealthCallback,
     HistoryCallback,
@@ -270,6 +271,7 @@ def build_trainer(
             stopper,
             HistoryCallback(run / HISTORY_NAME),
             ProgressCallback(console),
+            BusyMachineCallback(console),
             HealthCallback(monitor, console),
         ],
     )

@@ -53,7 +53,7 @@ def checked_value(value: Any, kind: Any, where: str) -> Any:
 
     Args:
         value: from a YAML file, from the command line or from Python. YAML takes 2e-3, without a dot, for text, and
-            ``auto`` but not ``true``; ``mlm,ato`` is a list.
+            ``auto`` but not ``true``; ``mlm,ato`` is a list. Of a choice among names the case does not matter.
         kind: the setting's annotation: ``str``, ``int``, ``float``, ``bool``, ``Literal``, a list, one of these or
             ``None``, or a number or text: a schedule, of which a plain number stays one.
         where: named in the error.
@@ -86,10 +86,10 @@ def checked_value(value: Any, kind: Any, where: str) -> Any:
 
 
 def _checked_choice(value: Any, choices: tuple[str, ...], where: str) -> str:
-    text = str(value).lower() if isinstance(value, bool) else value
-    if text not in choices:
+    of_lower = {choice.lower(): choice for choice in choices}
+    if not isinstance(value, (str, bool)) or str(value).lower() not in of_lower:
         raise UserError(f"{where}: '{value}' is not one of {', '.join(choices)}.{did_you_mean(str(value), choices)}")
-    return text
+    return of_lower[str(value).lower()]
 
 
 def _checked_scalar(value: Any, kind: Any, where: str) -> Any:

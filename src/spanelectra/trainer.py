@@ -195,8 +195,18 @@ class SpanElectraTrainer(Trainer):
             logs["nonfinite_steps"] = self.nonfinite_steps.total
             if self.nonfinite_steps.in_a_row:
                 logs["nonfinite_steps_in_a_row"] = self.nonfinite_steps.in_a_row
+            logs.update(self._changing_sizes())
             logs.update(self._throughput())
         super().log(logs, start_time)
+
+    def _changing_sizes(self) -> dict[str, int]:
+        """What the last step read, where a schedule changes it on the way."""
+        step, sizes = max(0, self.state.global_step - 1), {}
+        if self.settings.batch_size_schedule().minimum < self.sizes.largest_batch:
+            sizes["per_device_train_batch_size"] = int(self.sizes.batch_rows[step])
+        if self.cutting is not None:
+            sizes["sequence_length"] = int(self.cutting.lengths(np.asarray(self._progress(step))))
+        return sizes
 
     def _mean_over_processes(self, metrics: dict[str, float]) -> dict[str, float]:
         """Losses as means over the processes where they are numbers; what heads say is the first process's."""

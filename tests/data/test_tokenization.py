@@ -164,7 +164,7 @@ def test_mistakes_in_training(text_file, directories, tmp_path):
         vocab(text_file, out_dir, "BPE", vocab_size=260)
     with pytest.raises(UserError, match=r"vocab_size 30 is smaller than the alphabet: \d+ characters"):
         vocab(text_file, out_dir, "BERT", vocab_size=30)
-    with pytest.raises(UserError, match=r"must be BPE .* or BERT .*Did you mean 'BERT'"):
+    with pytest.raises(UserError, match=r"tokenizer_type: 'BERTO' is not one of BPE, BERT\. Did you mean 'BERT'"):
         vocab(text_file, out_dir, "BERTO")
     with pytest.raises(UserError, match="min_frequency is 0"):
         vocab(text_file, out_dir, min_frequency=0)

@@ -27,7 +27,8 @@ COUNT = 32
 def features(tiny: Path, name: str, count: int = COUNT) -> list[dict[str, Any]]:
     """Features of the classification task, with labels."""
     settings = FineTuningArguments(task="classification").resolved()
-    examples, _ = read_examples(str(tiny / "classification" / f"{name}.tsv"), settings, labelled=True)
+    path = str(tiny / "classification" / f"{name}.tsv")
+    examples = read_examples(path, settings, labelled=True).examples
     tokenizer = make_tokenizer()
     return [
         {**tokenizer(example.text), "labels": int(example.label == "good"), "example": number}

@@ -15,7 +15,8 @@ Write = Callable[..., str]
 
 def read(path: str, **settings: Any) -> tuple[list[Example], list[str]]:
     needed = {"task": "classification", "model": "m", "train": "t", "dev": "d", "out_dir": "o"}
-    return read_examples(path, FineTuningArguments(**{**needed, **settings}).resolved(), labelled=True)
+    found = read_examples(path, FineTuningArguments(**{**needed, **settings}).resolved(), labelled=True)
+    return found.examples, found.remarks
 
 
 @pytest.mark.parametrize(
@@ -44,6 +45,26 @@ def test_guessed_columns_and_a_second_text_that_is_not_read_are_said(write: Writ
     assert "'0' is taken for the text ('gj04')" in text and "'4' is taken for the label ('x')" in label
     _, (second,) = read(write("sentence1\tsentence2\tlabel", "a\tb\t1"))
     assert "--text_pair_column sentence2" in second
+
+
+@pytest.mark.parametrize(
+    ("header", "settings", "columns"),
+    [
+        ("", {}, "by number, '0' is the text, '1' is the label"),
+        ("Label\tText", {}, "'Text' is the text, 'Label' is the label"),
+        (
+            "label\tpremise\thypothesis",
+            {"text_pair_column": "hypothesis"},
+            "'premise' is the text, 'hypothesis' is the second text, 'label' is the label",
+        ),
+    ],
+)
+def test_what_each_column_was_taken_for_is_said(
+    header: str, settings: dict[str, Any], columns: str, write: Write
+) -> None:
+    path = write(*[header][: bool(header)], "\t".join("xyz"[: header.count("\t") + 1 if header else 2]))
+    arguments = FineTuningArguments(task="classification", **settings).resolved()
+    assert read_examples(path, arguments, labelled=True).columns == columns
 
 
 def test_a_label_column_cannot_be_the_text(write: Write) -> None:
@@ -100,11 +121,11 @@ def test_a_bad_record_is_named_with_its_line(line: str, regression: bool, messag
 def test_a_text_a_line_is_enough_where_no_label_is_wanted(write: Write) -> None:
     path = write("a fine film", "bad, really", name="new.txt")
     settings = FineTuningArguments(task="classification", model="m", train="t", dev="d", out_dir="o").resolved()
-    examples, remarks = read_examples(path, settings, labelled=False)
-    assert [(example.text, example.label, example.line) for example in examples] == [
+    found = read_examples(path, settings, labelled=False)
+    assert [(example.text, example.label, example.line) for example in found.examples] == [
         ("a fine film", None, 1),
         ("bad, really", None, 2),
     ]
-    assert remarks == []
+    assert found.remarks == [] and found.columns == "by number, '0' is the text"
     with pytest.raises(UserError, match=r"new.txt: no column is left for the label.*tsv separates them by tabs"):
         read(path)

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from spanelectra.atomic_files import write_directory
 from spanelectra.console import make_console, silent_transformers
@@ -26,8 +26,9 @@ from spanelectra.data.reporting import corpus_lines, print_summary
 from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.data.tokenizer_training import count_characters, save_tokenizer, train_byte_level, train_wordpiece
 from spanelectra.data.word_starts import WordStartTable, word_start_table
-from spanelectra.errors import UserError, did_you_mean, reason_of
+from spanelectra.errors import UserError, reason_of
 from spanelectra.hub import check_model_name
+from spanelectra.recipe_files import checked_value
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -83,9 +84,7 @@ def vocab(
         UserError: data that cannot be read, a vocabulary smaller than its alphabet, an ``out_dir`` in use.
     """
     started = time.perf_counter()
-    if tokenizer_type not in get_args(TokenizerType):
-        hint = did_you_mean(tokenizer_type, get_args(TokenizerType))
-        raise UserError(f"tokenizer_type is '{tokenizer_type}': it must be BPE (byte-level) or BERT (WordPiece).{hint}")
+    tokenizer_type = checked_value(tokenizer_type, TokenizerType, "tokenizer_type")
     if min_frequency < 1:
         raise UserError(f"min_frequency is {min_frequency}: it must be at least 1.")
     if max_seq_length < 8:

@@ -6,6 +6,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,10 +48,13 @@ class Classification(Task):
         super().__init__(settings)
         self.metric = settings.metric or ("pearson" if settings.regression else "accuracy")
         self.labels: list[str] = []
+        self._files_of: dict[str, list[str]] = {}
 
     def read(self, path: str, *, labelled: bool = True) -> list[Example]:
-        examples, remarks = read_examples(path, self.settings, labelled=labelled)
-        self.remark(*remarks)
+        found = read_examples(path, self.settings, labelled=labelled)
+        self.remark(*found.remarks)
+        files, examples = self._files_of.setdefault(found.columns, []), found.examples
+        files += [Path(path).name] if Path(path).name not in files else []
         if labelled or self.settings.regression:
             return examples
         known = [example if example.label in self.labels else replace(example, label=None) for example in examples]
@@ -61,6 +65,9 @@ class Classification(Task):
                 "model's and are passed over."
             )
         return known
+
+    def notes(self) -> list[str]:
+        return [f"columns of {', '.join(files)}: {columns}" for columns, files in self._files_of.items()]
 
     def fit(self, train: Sequence[Example]) -> None:
         if self.settings.regression:

@@ -119,6 +119,8 @@ def _describe_run(
     say(console, f"{source.name}{fresh}: {count_parameters(source.encoder) / 1e6:.2f} M parameters")
     counts = ", ".join(f"{name} {entry['examples']:,} examples" for name, entry in data.described.items())
     say(console, f"{task.kind}: {counts}; inputs of up to {settings.max_length} tokens")
+    for note in task.notes():
+        say(console, note)
     for remark in task.remarks:
         warn(console, remark)
 

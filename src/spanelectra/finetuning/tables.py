@@ -83,7 +83,7 @@ class Table:
         if not self.named:
             raise UserError(
                 f"{self.path}: --{setting} is '{column}', but the file's first line is not taken for column names; "
-                f"give a number from 0 to {len(self.columns) - 1}, or --header yes."
+                f"give a number from 0 to {len(self.columns) - 1}, or --header yes if that line names them."
             )
         raise UserError(
             f"{self.path}: no column '{column}'; choose one with --{setting}: {', '.join(self.columns)}."

@@ -103,6 +103,10 @@ class Task(ABC):
             UserError: naming file, line and field.
         """
 
+    def notes(self) -> list[str]:
+        """How the files that were read were understood, for whoever runs the task to say: no warnings."""
+        return []
+
     @abstractmethod
     def fit(self, train: Sequence[Any]) -> None:
         """Learn from training examples what must be known before there is a model: the labels."""

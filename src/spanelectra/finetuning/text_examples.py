@@ -35,7 +35,22 @@ class Example:
     line: int
 
 
-def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -> tuple[list[Example], list[str]]:
+@dataclass(frozen=True)
+class LabelledTexts:
+    """What a file holds.
+
+    Attributes:
+        examples: its records.
+        columns: which column was taken for what, in words.
+        remarks: about guesses and empty texts.
+    """
+
+    examples: list[Example]
+    columns: str
+    remarks: list[str]
+
+
+def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -> LabelledTexts:
     """Read a file of texts.
 
     Args:
@@ -43,9 +58,6 @@ def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -
         settings: columns, header, encoding and whether labels are numbers.
         labelled: whether every record must have a label. If not, one is taken from a column that is named as the
             label's or, without column names, from the last one, if that is not a text.
-
-    Returns:
-        The examples and remarks about guesses and empty texts.
 
     Raises:
         UserError: with file, line and column, for a column, text or label that is missing or not what it must be.
@@ -71,7 +83,9 @@ def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -
         examples.append(Example(texts[0], None if pair is None else texts[1], value, path, row.line))
     if empty:
         remarks.append(f"{empty:,} of {len(examples):,} records of {path} have an empty text.")
-    return examples, remarks
+    parts = (("text", text), ("second text", pair), ("label", label))
+    columns = ", ".join(f"'{table.columns[column]}' is the {what}" for what, column in parts if column is not None)
+    return LabelledTexts(examples, columns if table.named else f"by number, {columns}", remarks)
 
 
 def _columns(
