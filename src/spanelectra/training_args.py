@@ -200,16 +200,23 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
         by_method = dataclasses.replace(
             unchosen, method=self.method, stage=self.stage, objectives=self.objectives, sharing=self.sharing
         ).resolved()
-        sentences: dict[str, str] = {}
-        for is_idle, names, reason in self._idle_settings(corrupted_data):
-            for name in names.split() if is_idle else ():
-                value, default = getattr(self, name), getattr(unchosen, name)
-                if value != (getattr(by_method, name) if default is None else default):
-                    sentences.setdefault(name, f"{name}={value} has no effect: {reason}")
-        return list(sentences.values())
+        sentences = []
+        for name, reason in self.idle_settings(corrupted_data=corrupted_data).items():
+            value, default = getattr(self, name), getattr(unchosen, name)
+            if value != (getattr(by_method, name) if default is None else default):
+                sentences.append(f"{name}={value} has no effect: {reason}")
+        return sentences
 
-    def _idle_settings(self, corrupted_data: bool) -> list[tuple[bool, str, str]]:
-        """(whether they change nothing, settings, why) of a resolved run; the first reason counts."""
+    def idle_settings(self, *, corrupted_data: bool = False) -> dict[str, str]:
+        """Setting of this (resolved) run that changes nothing, chosen or not -> why."""
+        reasons: dict[str, str] = {}
+        for is_idle, names, reason in self._reasons_to_be_idle(corrupted_data):
+            for name in names.split() if is_idle else ():
+                reasons.setdefault(name, reason)
+        return reasons
+
+    def _reasons_to_be_idle(self, corrupted_data: bool) -> list[tuple[bool, str, str]]:
+        """(whether they change nothing, settings, why); the first reason counts."""
         objectives = set(self.objectives or ())
         joint, second = self.stage == "joint", self.stage == "discriminator"
         discriminates, continued = bool(self.discriminator_objectives), self.init_from is not None

@@ -59,7 +59,23 @@ def test_a_setting_that_an_older_run_did_not_have_is_no_choice() -> None:
     shown = {row[0]: row[1:] for row in settings_table(both, all_settings=False).rows}
     assert shown == {"max_steps": ["1000", "7 *", "7 *"], "mask_ratio": ["0.15", "–", "0.2 *"]}
     everything = {row[0]: row[2:] for row in settings_table(both, all_settings=True).rows}
-    assert everything["probe_steps"] == ["–", "1000"]
+    assert everything["probe_steps"] == ["–", "1000 (no effect)"]
+
+
+def test_a_setting_that_changes_nothing_is_said_to_and_is_not_among_the_chosen() -> None:
+    alone = record(settings={"method": "bert", "max_span_words": 3, "muon_learning_rate": 0.5, "mask_ratio": 0.3})
+    shown = {row[0]: row[2] for row in settings_table([alone], all_settings=False).rows}
+    assert shown == {"mask_ratio": "0.3 *"}
+    everything = {row[0]: row[2] for row in settings_table([alone], all_settings=True).rows}
+    assert everything["max_span_words"] == "3 * (no effect)" and everything["mask_ratio"] == "0.3 *"
+    # in one of two it does something
+    spans = record(settings={"method": "spanbert", "max_span_words": 3, "muon_learning_rate": 0.5})
+    shown = {row[0]: row[2:] for row in settings_table([alone, spans], all_settings=False).rows}
+    assert shown["max_span_words"] == ["3 * (no effect)", "3 *"] and "muon_learning_rate" not in shown
+    written = dataclasses.replace(
+        record(settings={"stage": "discriminator", "mask_ratio": 0.3}), start={"data": {"corrupted": True}}
+    )
+    assert settings_table([written], all_settings=False).rows == []
 
 
 def test_an_unknown_recipe_or_setting_is_no_obstacle() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -147,8 +148,10 @@ def settings_table(records: list[RunRecord], *, all_settings: bool) -> Table:
 
     Args:
         records: pre-training runs.
-        all_settings: every setting, or only those in which a run departs from the defaults or runs from one another.
+        all_settings: every setting, or only those in which a run departs from the defaults or runs from one another,
+            and which have an effect in one of them.
     """
+    idle = [_idle(record) for record in records]
     defaults = [_as_dictionary(_unchosen(record, with_recipe=False)) for record in records]
     recipes = [_as_dictionary(_unchosen(record, with_recipe=True)) for record in records]
     names = dict.fromkeys(name for record in records for name in record.settings)
@@ -159,11 +162,15 @@ def settings_table(records: list[RunRecord], *, all_settings: bool) -> Table:
         default = [settings.get(name) for settings in defaults]
         known = [value for value in values if value != _UNKNOWN]
         differs = any(value not in (usual, _UNKNOWN) for value, usual in zip(values, default, strict=True))
-        if name in _ELSEWHERE or not (all_settings or differs or any(value != known[0] for value in known)):
+        has_effect = not all(name in without for without in idle)
+        is_told = (differs and has_effect) or any(value != known[0] for value in known)
+        if name in _ELSEWHERE or not (all_settings or is_told):
             continue
         cells = [
-            _cell(value) + (" *" if value not in (recipe.get(name), _UNKNOWN) else "")
-            for value, recipe in zip(values, recipes, strict=True)
+            _cell(value)
+            + (" *" if value not in (recipe.get(name), _UNKNOWN) else "")
+            + (" (no effect)" if name in without and value != _UNKNOWN else "")
+            for value, recipe, without in zip(values, recipes, idle, strict=True)
         ]
         rows.append([name, " or ".join(dict.fromkeys(map(_cell, default))), *cells])
     return Table(["setting", "default", *(record.name for record in records)], rows)
@@ -183,6 +190,17 @@ def _unchosen(record: RunRecord, *, with_recipe: bool) -> PretrainingArguments |
         return PretrainingArguments(**given).resolved()
     except (UserError, TypeError):
         return None
+
+
+def _idle(record: RunRecord) -> Collection[str]:
+    """The settings that change nothing in a run; none where it is not known."""
+    known = {field.name for field in dataclasses.fields(PretrainingArguments)}
+    settings = {name: value for name, value in record.settings.items() if name in known}
+    corrupted = mapping(record.start.get("data")).get("corrupted") is True
+    try:
+        return PretrainingArguments(**settings).resolved().idle_settings(corrupted_data=corrupted)
+    except (UserError, TypeError):
+        return ()
 
 
 def _as_dictionary(settings: PretrainingArguments | None) -> dict[str, Any]:
