@@ -90,6 +90,32 @@ def test_the_numbers_are_those_of_a_training_step(
 
 
 @torch.no_grad()
+def test_what_the_discriminator_would_put_back(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+    """At masked tokens, and at those put there by hand: asked one by one, by the stock class around its encoder."""
+    inspected = inspected_model(tmp_path, tokenizer, joint_config(objectives=["mlm", "ato", "correction"]))
+    picture = look(inspected, TEXT, [2])
+    by_hand = picture.words[5].first
+    picture = look(inspected, TEXT, [2], chosen={by_hand: inspected.texts.token_id("a", " a")})
+    masked = [token.position for token in picture.tokens if token.masked]
+    assert [correction.position for correction in picture.corrections] == [*masked, by_hand]
+    token_ids = torch.tensor([[token.token_id for token in picture.tokens]])
+    logits = inspected.model.discriminator.corrector(input_ids=token_ids).logits[0]
+    for correction in picture.corrections:
+        probabilities, token = logits[correction.position].softmax(-1), picture.tokens[correction.position]
+        best = probabilities.topk(CANDIDATES)
+        assert [item.token_id for item in correction.likeliest] == best.indices.tolist()
+        assert [item.probability for item in correction.likeliest] == pytest.approx(best.values.tolist(), abs=1e-5)
+        assert (correction.original.token_id, correction.current.token_id) == (token.original_id, token.token_id)
+        for item in (correction.original, correction.current):
+            assert item.probability == pytest.approx(probabilities[item.token_id].item(), abs=1e-5)
+    assert look(inspected, TEXT, []).corrections == ()
+
+
+def test_without_the_head_nothing_is_put_back(inspected: InspectedModel) -> None:
+    assert look(inspected, TEXT, [2]).corrections == ()
+
+
+@torch.no_grad()
 def test_chosen_spans_and_tokens_by_hand(inspected: InspectedModel) -> None:
     """The slow way: each head asked for each token by itself."""
     model, tokenizer = inspected.model, inspected.tokenizer

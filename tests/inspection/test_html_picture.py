@@ -67,6 +67,20 @@ def test_a_document_is_whole_and_asks_nobody(inspected: InspectedModel) -> None:
         assert all(f"{100 * belief:.1f}\u00a0%" in text for belief in beliefs if belief is not None and belief > 0.001)
 
 
+def test_what_would_be_put_back_is_shown_where_there_is_such_a_head(
+    inspected: InspectedModel, rows: Path, tmp_path: Path
+) -> None:
+    config = joint_config(objectives=["mlm", "ato", "correction"])
+    write_run(tmp_path / "run", load_tokenizer(rows / "tokenizer"), config)
+    picture = look(open_for_inspection(tmp_path / "run"), TEXT, [2])
+    document = html_document(picture, "a run")
+    outline = Outline(document)
+    assert outline.open == [] and "What stood there?" in outline.words
+    shown = [attributes for _, attributes in outline.tags if "correction" in (attributes.get("class") or "").split()]
+    assert len(shown) == sum(len(correction.likeliest) for correction in picture.corrections) > 0
+    assert "What stood there?" not in html_document(look(inspected, TEXT, [2]), "a run")
+
+
 @pytest.mark.parametrize("interactive", [False, True])
 def test_what_comes_from_outside_is_escaped(interactive: bool, inspected: InspectedModel) -> None:
     picture = look(inspected, HOSTILE, [2])

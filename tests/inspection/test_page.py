@@ -301,6 +301,33 @@ def test_it_fits_and_is_accessible(width: int, browser: Any, address: str) -> No
     assert tab.accessibility_findings() == []
 
 
+def test_what_would_be_put_back_follows_the_tokens(
+    inspected: InspectedModel,
+    rows: Path,
+    browser: Any,  # noqa: F811
+    address: str,
+    tmp_path: Path,
+) -> None:
+    assert not open_page(browser, address).page.is_visible("#corrections-heading")
+    write_run(
+        tmp_path / "run",
+        load_tokenizer(rows / "tokenizer"),
+        joint_config(objectives=["mlm", "ato", "correction"]),
+    )
+    corrector = open_for_inspection(tmp_path / "run")
+    with serve(corrector) as other:
+        tab = open_page(browser, other)
+        act(tab, lambda: tab.page.click("#clear"))
+        assert tab.page.is_visible("#corrections-heading") and tab.page.inner_text("#corrections") == ""
+        act(tab, lambda: tab.page.click(".word[data-word='2']"))
+        picture = look(corrector, TEXT, [2])
+        shown = tab.page.eval_on_selector_all(
+            "#corrections small", "(places) => places.map((place) => place.innerText)"
+        )
+        assert [int(place) for place in shown] == [correction.position for correction in picture.corrections]
+        assert tab.accessibility_findings() == []
+
+
 def test_a_discriminator_alone_is_edited_by_hand(
     rows: Path,
     browser: Any,  # noqa: F811

@@ -50,6 +50,18 @@ def test_all_is_said_without_colour(inspected: InspectedModel) -> None:
     assert masked and all(f"«{text}»" in " ".join(out.split()) for text in masked)
 
 
+def test_what_would_be_put_back_is_listed(rows: Path, tmp_path: Path) -> None:
+    config = joint_config(objectives=["mlm", "ato", "correction"])
+    write_run(tmp_path / "run", load_tokenizer(rows / "tokenizer"), config)
+    picture = look(open_for_inspection(tmp_path / "run"), TEXT, [2, 4])
+    table = printed(picture, width=200).split("Corrected: ")[1].split("R: replaced")[0].splitlines()[1:]
+    lines = [line for line in table if line.strip(" ─")][1:]
+    assert len(lines) == len(picture.corrections) > 1
+    for line, correction in zip(lines, picture.corrections, strict=True):
+        assert all(f" {best.probability:.2f}" in line for best in correction.likeliest[:3])
+        assert f" {correction.original.probability:.2f}" in line
+
+
 def test_text_is_neither_markup_nor_control(inspected: InspectedModel) -> None:
     picture = look(inspected, "a [red]name[/red] [/] in \x1b[31m the\n file\t🙂 東", mask_ratio=0.1)
     for out in (printed(picture, width=30), printed(picture, width=200)):

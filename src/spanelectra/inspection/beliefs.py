@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spanelectra.errors import UserError
 from spanelectra.inspection.opening import InspectedModel
-from spanelectra.inspection.picture import Candidate, Fill, Picture, TokenBelief, Word
+from spanelectra.inspection.picture import Candidate, Correction, Fill, Picture, TokenBelief, Word
 from spanelectra.inspection.sentence import Sentence, masked_batch, random_words, read_sentence
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining, SpanElectraOutput
 
@@ -76,6 +76,7 @@ def look(
             for first, last in sentence.words
         ),
         masked_words=tuple(masked_words),
+        corrections=_corrections(inspected, batch, corrupted_ids, chosen or {}),
         chosen=dict(chosen or {}),
         seed=seed,
         notices=(*inspected.notices, *_notices(inspected, sentence, masked_words)),
@@ -206,6 +207,26 @@ def _fills(
         )
         for slot, position in enumerate(batch["masked_positions"][0].tolist())
     )
+
+
+def _corrections(
+    inspected: InspectedModel, batch: dict[str, Tensor], corrupted_ids: Tensor, chosen: Mapping[int, int]
+) -> tuple[Correction, ...]:
+    discriminator = inspected.model.discriminator
+    places = sorted({*batch["masked_positions"][0].tolist(), *chosen})
+    if discriminator is None or discriminator.corrector is None or not places:
+        return ()
+    logits = discriminator.correction_logits(discriminator.encode(corrupted_ids), torch.tensor([places]))
+    corrections = []
+    for position, probabilities in zip(places, logits[0].float().softmax(-1), strict=True):
+
+        def candidate(token_id: int, probabilities: Tensor = probabilities) -> Candidate:
+            return Candidate(token_id, inspected.texts(token_id), probabilities[token_id].item())
+
+        best = probabilities.topk(min(CANDIDATES, len(probabilities))).indices.tolist()
+        original, current = (candidate(int(ids[0, position])) for ids in (batch["original_ids"], corrupted_ids))
+        corrections.append(Correction(position, tuple(map(candidate, best)), original, current))
+    return tuple(corrections)
 
 
 def _notices(inspected: InspectedModel, sentence: Sentence, masked_words: Sequence[int]) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 
-from spanelectra.inspection.picture import Candidate, Fill, Picture, TokenBelief
+from spanelectra.inspection.picture import Candidate, Correction, Fill, Picture, TokenBelief
 from spanelectra.inspection.terminal_picture import LEGENDS
 from spanelectra.inspection.token_texts import printable, visible
 
@@ -28,6 +28,7 @@ def html_document(picture: Picture, source: str) -> str:
     """
     masked = sum(token.masked for token in picture.tokens)
     style = (STATIC / "picture.css").read_text(encoding="utf-8")
+    corrections = f"<h2>What stood there?</h2>\n{corrections_html(picture)}" if picture.corrections else ""
     candidates = f"<h2>Candidates of the generator</h2>\n{candidates_html(picture)}" if picture.fills else ""
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -46,6 +47,7 @@ def html_document(picture: Picture, source: str) -> str:
 {candidates}
 <h2>{"Was it replaced?" if picture.heads else "What stands there"}</h2>
 {beliefs_html(picture)}
+{corrections}
 {notices_html(picture.notices)}
 </main>
 </body>
@@ -68,6 +70,12 @@ def words_html(picture: Picture) -> str:
 def candidates_html(picture: Picture, *, interactive: bool = False) -> str:
     """For each masked token the likeliest tokens by either head, side by side; as buttons if ``interactive``."""
     cards = "\n".join(_fill_html(fill, interactive) for fill in picture.fills)
+    return f'<ul class="fills">\n{cards}\n</ul>' if cards else ""
+
+
+def corrections_html(picture: Picture) -> str:
+    """For each token that was masked or put there by hand, what the discriminator would put back."""
+    cards = "\n".join(map(_correction_html, picture.corrections))
     return f'<ul class="fills">\n{cards}\n</ul>' if cards else ""
 
 
@@ -120,12 +128,32 @@ def _fill_html(fill: Fill, interactive: bool) -> str:
     )
 
 
+def _correction_html(correction: Correction) -> str:
+    original, current = correction.original, correction.current
+    was = "= original" if current.token_id == original.token_id else f"was {escape(visible(original.text))}"
+    is_right = {True: " class=current", False: ""}
+    items = "".join(
+        f"<li{is_right[candidate.token_id == original.token_id]}>{_chip(candidate, 'correction')}</li>"
+        for candidate in correction.likeliest
+    )
+    return (
+        f'<li class="fill"><h3><small>{correction.position}</small> {escape(visible(current.text))} '
+        f'<span>{was}</span></h3><div class="head"><h4>back</h4><ol>{items}</ol>'
+        f"<p>the text’s own {_percent(original.probability)}, "
+        f"what stands there {_percent(current.probability)}</p></div></li>"
+    )
+
+
+def _chip(candidate: Candidate, kind: str) -> str:
+    return (
+        f'<span class="candidate">{escape(visible(candidate.text))}</span> '
+        f'<span class="chip {kind} level-{_level(candidate.probability)}">{_percent(candidate.probability)}</span>'
+    )
+
+
 def _candidate_html(candidate: Candidate, fill: Fill, head: str, current: Candidate, interactive: bool) -> str:
     is_current = candidate.token_id == current.token_id
-    text = (
-        f'<span class="candidate">{escape(visible(candidate.text))}</span> '
-        f'<span class="chip generator level-{_level(candidate.probability)}">{_percent(candidate.probability)}</span>'
-    )
+    text = _chip(candidate, "generator")
     if not interactive:
         return f"<li{' class=current' if is_current else ''}>{text}</li>"
     return (

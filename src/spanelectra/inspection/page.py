@@ -28,6 +28,7 @@ from spanelectra.inspection.html_picture import (
     STATIC,
     beliefs_html,
     candidates_html,
+    corrections_html,
     html_document,
     notices_html,
     words_html,
@@ -87,6 +88,7 @@ class InspectorPage:
             most_characters=f"{MAX_CHARACTERS:,}",
             notices=notices_html(inspected.notices),
             no_generator="" if inspected.model.generator is not None else " hidden",
+            no_corrector="" if getattr(inspected.model.discriminator, "corrector", None) is not None else " hidden",
         )
 
     def __call__(self, environ: Any, start_response: Any) -> Iterable[bytes]:
@@ -240,6 +242,7 @@ def _as_data(picture: Picture) -> dict[str, Any]:
             "words": words_html(picture),
             "candidates": candidates_html(picture, interactive=True),
             "beliefs": beliefs_html(picture, interactive=True),
+            "corrections": corrections_html(picture),
             "notices": notices_html(picture.notices),
         },
     }

@@ -39,6 +39,22 @@ class Fill:
 
 
 @dataclass(frozen=True)
+class Correction:
+    """What the discriminator would put back in place of one token that it reads.
+
+    Attributes:
+        position: in the row.
+        likeliest: tokens, likeliest first.
+        original, current: the token of the text, and the one that stands there, with their probabilities.
+    """
+
+    position: int
+    likeliest: tuple[Candidate, ...]
+    original: Candidate
+    current: Candidate
+
+
+@dataclass(frozen=True)
 class TokenBelief:
     """One token of the row [CLS] … [SEP], and the discriminator's belief that it was replaced.
 
@@ -84,6 +100,7 @@ class Picture:
     Attributes:
         tokens: of the row, from [CLS] to [SEP].
         fills: for each masked token, from left to right; empty without a generator.
+        corrections: for each token that was masked or put there by hand, from left to right; empty without the head.
         pieces: the text in pieces, each with whether it is a masked span.
         words: from left to right.
         masked_words: numbers of the words that are masked.
@@ -97,6 +114,7 @@ class Picture:
     pieces: tuple[tuple[str, bool], ...]
     words: tuple[Word, ...]
     masked_words: tuple[int, ...]
+    corrections: tuple[Correction, ...] = ()
     chosen: dict[int, int] = field(default_factory=dict)
     seed: int = 0
     notices: tuple[str, ...] = ()

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spanelectra.inspection.picture import Fill, Picture, TokenBelief
+from spanelectra.inspection.picture import Candidate, Correction, Fill, Picture, TokenBelief
 from spanelectra.inspection.token_texts import printable, visible
 
 _CANDIDATES = 3
@@ -46,6 +46,9 @@ def print_picture(picture: Picture, console: Console) -> None:
     names = ["", *(f"{head.upper()} %" for head in heads), "truth"]
     for line in column_lines(names, [_verdict_column(token, heads) for token in tokens], console.width):
         console.print(line, no_wrap=True, overflow="ignore", crop=False)
+    if picture.corrections:
+        console.print(Text("Corrected: the tokens that the discriminator would put back", style="bold"))
+        console.print(_corrections_table(picture.corrections))
     legend = ["R: replaced; =: masked, but restored."]
     legend += [f"{head.upper()} {LEGENDS[head]}." for head in heads]
     legend += [f"Note: {notice}." for notice in picture.notices]
@@ -95,10 +98,26 @@ def _fills_table(fills: Sequence[Fill]) -> Table:
     for fill in fills:
         original, current = next(zip(fill.original.values(), fill.current.values(), strict=True))
         heads = [fill.mlm[:_CANDIDATES], *([fill.sbgo[:1]] if has_boundary_head else [])]
-        cells = [", ".join(f"{visible(best.text)} {best.probability:.2f}" for best in head) for head in heads]
+        cells = [_in_a_row(head) for head in heads]
         same = " (the same)" if current.token_id == original.token_id else ""
         table.add_row(*map(Text, (visible(original.text), *cells, visible(current.text) + same)))
     return table
+
+
+def _corrections_table(corrections: Sequence[Correction]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("stands", "corrected", "original"):
+        table.add_column(heading)
+    for correction in corrections:
+        same = " (the same)" if correction.current.token_id == correction.original.token_id else ""
+        original = f"{visible(correction.original.text)} {correction.original.probability:.2f}{same}"
+        cells = (visible(correction.current.text), _in_a_row(correction.likeliest[:_CANDIDATES]), original)
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def _in_a_row(candidates: Sequence[Candidate]) -> str:
+    return ", ".join(f"{visible(candidate.text)} {candidate.probability:.2f}" for candidate in candidates)
 
 
 def _verdict_column(token: TokenBelief, heads: Sequence[str]) -> Column:
