@@ -63,6 +63,7 @@ class MadeWith:
 
     Attributes:
         pre_training: by method: rows and stages, but for learning rates and steps, which the plan sets.
+        stages: by method: digests of its first stage, its first two, and so on, whatever they are called.
         tasks: by task: settings, files of train and dev, number of seeds.
         tests: by task that has one: its test file.
         probe: settings of the probe.
@@ -73,6 +74,13 @@ class MadeWith:
         rows = rows_digest(data)
         self.pre_training = {
             name: _digest([rows, [[s.name, s.settings, s.share, s.learning_rate_factor] for s in method.stages]])
+            for name, method in tier.methods.items()
+        }
+        self.stages = {
+            name: [
+                _digest([rows, [[s.settings, s.share, s.learning_rate_factor] for s in method.stages[:count]]])
+                for count in range(1, len(method.stages) + 1)
+            ]
             for name, method in tier.methods.items()
         }
         self.tasks = {name: self._task(task, tasks, tier.fine_tuning_seeds) for name, task in tier.tasks.items()}

@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from efficiency.flop_budget import StagePlan, plan_stages
 from efficiency.plan import Planned, Unit, plan
 from efficiency.results_file import MadeWith, append_line, lines_to_reuse, own_lines, results_path, with_rates
+from efficiency.shared_stages import take_over_stages
 from efficiency.tiers import Tier, read_tier
 from efficiency.units import Command, Places, collect, next_command, remove_checkpoints
 from efficiency.workers import FAILED_NAME, CommandProcess, Workers
@@ -95,7 +96,9 @@ class Experiment:
         return None
 
     def next_command(self, unit: Unit, directory: Path) -> Command | None:
-        """What comes next for a unit."""
+        """What comes next for a unit, after what another one has done for it."""
+        for stage, donor in take_over_stages(self.tier, unit, directory, self.places, self.made_with).items():
+            say(f"{unit.name}: {stage} is that of {donor}")
         return next_command(self.tier, unit, self.stages(unit), directory, self.places, self.made_with)
 
     def finish(self, unit: Unit, directory: Path) -> None:

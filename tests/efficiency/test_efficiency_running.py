@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import pytest
 from fake_commands import FakeRunner
@@ -184,6 +185,57 @@ def test_another_tier_takes_over_what_is_the_same_to_the_last_setting(tmp_path, 
         ("bert", 4e10, "small"),
     ]
     assert experiment.reuse() == 0 and len(made) > 2
+
+
+VARIANTS = """
+methods:
+  spanelectra: {like: spanelectra}
+  no-sbpo: {like: spanelectra, stages: {discriminator: {settings: {objectives: [ato]}}}}
+  no-sbgo: {like: spanelectra, stages: {generator: {settings: {objectives: [mlm]}}}}
+  bert: {like: bert}
+"""
+
+
+def test_a_stage_that_another_unit_has_trained_is_not_trained_again(tmp_path, rows, capsys):
+    text = SMALL.replace("[0.5, 1.0]", "[0.5]") + VARIANTS
+    FakeRunner(tmp_path, rows, "method=spanelectra,seed=1,budget=1e10", tier_text=text).run()
+    (first,) = (tmp_path / "work").glob("spanelectra-*")
+    (first / "generator" / "checkpoint-5").mkdir()
+    again = FakeRunner(tmp_path, rows, "method=no-sbpo,method=no-sbgo,seed=1,budget=1e10", tier_text=text)
+    again.run()
+    trained = [Path(dict(itertools.pairwise(words)).get("--out_dir", "-")) for words in again.commands]
+    names = [f"{out.parent.name.split('-1e+10')[0]} {out.name}" for out in trained if out.name.endswith("or")]
+    # a generator with other objectives is another one
+    assert sorted(names) == ["no-sbgo discriminator", "no-sbgo generator", "no-sbpo discriminator"]
+    assert "no-sbpo-1e+10-seed1-x0.5: generator is that of spanelectra-1e+10-seed1-x0.5" in capsys.readouterr().out
+    (copied,) = (tmp_path / "work").glob("no-sbpo-*")
+    assert sorted(path.name for path in (copied / "generator").iterdir()) == ["config.yaml", "metrics.json"]
+    # what it cost there counts here
+    lines = {line["method"]: line for line in read_lines(tmp_path / "results.jsonl")}
+    for name in ("training_flops", "processor_seconds", "wall_seconds"):
+        assert lines["no-sbpo"][name] == lines["spanelectra"][name] > 0
+
+
+def test_only_what_is_finished_and_of_the_same_seed_budget_and_rates_is_taken_over(tmp_path, rows):
+    text = SMALL.replace("[0.5, 1.0]", "[0.5]") + VARIANTS
+    FakeRunner(tmp_path, rows, "method=spanelectra,seed=1", tier_text=text).run(stop_at=1)
+    assert list((tmp_path / "work").glob("spanelectra-*/generator/config.yaml"))
+    runner = FakeRunner(tmp_path, rows, "method=no-sbpo,seed=1", tier_text=text)
+    runner.run()
+    assert sum("--max_steps" in words and "--generator" not in words for words in runner.commands) == 2
+    FakeRunner(tmp_path, rows, "method=spanelectra,seed=1", tier_text=text).run()
+    other = FakeRunner(tmp_path, rows, "method=no-sbpo,seed=2", tier_text=text)
+    other.run()
+    assert sum("--max_steps" in words and "--generator" not in words for words in other.commands) == 2
+
+
+def test_a_stage_that_was_begun_is_gone_on_with_though_another_unit_has_it(tmp_path, rows):
+    text = SMALL.replace("[0.5, 1.0]", "[0.5]") + VARIANTS
+    FakeRunner(tmp_path, rows, "method=no-sbpo,seed=1,budget=1e10", tier_text=text).run(stop_at=1)
+    FakeRunner(tmp_path, rows, "method=spanelectra,seed=1,budget=1e10", tier_text=text).run()
+    again = FakeRunner(tmp_path, rows, "method=no-sbpo,seed=1,budget=1e10", tier_text=text)
+    again.run()
+    assert next(words[1] for words in again.commands if words[0] == "pretrain") == "--resume"
 
 
 def test_a_line_that_is_none_is_named(tmp_path):
