@@ -97,9 +97,10 @@ class Experiment:
 
     def next_command(self, unit: Unit, directory: Path) -> Command | None:
         """What comes next for a unit, after what another one has done for it."""
-        for stage, donor in take_over_stages(self.tier, unit, directory, self.places, self.made_with).items():
+        about = self.tier, unit, self.stages(unit), directory, self.places, self.made_with
+        for stage, donor in take_over_stages(*about).items():
             say(f"{unit.name}: {stage} is that of {donor}")
-        return next_command(self.tier, unit, self.stages(unit), directory, self.places, self.made_with)
+        return next_command(*about)
 
     def finish(self, unit: Unit, directory: Path) -> None:
         """Write the unit's line of results."""
@@ -112,14 +113,24 @@ class Experiment:
             append_line(self.results, line)
         self.lines.append(line)
 
-    def hours(self, unit: Unit) -> float:
-        """Thread-hours of a unit, as the tier's rates say."""
+    def hours(self, unit: Unit, trained: set[tuple[object, ...]] | None = None) -> float:
+        """Thread-hours of a unit, as the tier's rates say.
+
+        Args:
+            unit: the unit.
+            trained: stages that are there for other units to take over; this one's are added, and cost nothing if they
+                are among them. By default none are.
+        """
         method, tier = self.tier.methods[unit.method], self.tier
+        trained = set() if trained is None else trained
         seconds = 60 * tier.fine_tuning_seeds * sum(task.minutes for task in tier.tasks.values())
         if not method.fresh:
             seconds += 60 * tier.probe["minutes"]
-            stages = zip(method.stages, self.stages(unit), strict=True)
-            seconds += sum(planned.tokens / stage.tokens_per_second for stage, planned in stages) / tier.speed
+            digests = self.made_with.stages[unit.method]
+            for digest, stage, planned in zip(digests, method.stages, self.stages(unit), strict=True):
+                key = (digest, unit.budget, unit.seed, unit.multiple)
+                seconds += 0.0 if key in trained else planned.tokens / stage.tokens_per_second / tier.speed
+                trained.add(key)
         return seconds / 3600
 
 
@@ -129,9 +140,14 @@ def dry_run(experiment: Experiment) -> str:
     for entry in experiment.plan():
         groups.setdefault((entry.unit.purpose, entry.unit.budget, entry.unit.method), []).append(entry)
     rows, total = [], 0.0
+    trained: set[tuple[object, ...]] = set()
     for (purpose, budget, method), entries in groups.items():
         stages, hours = experiment.stages(entries[0].unit), experiment.hours(entries[0].unit)
-        left = sum(entry.share * hours for entry in entries if entry.state in ("ready", "waiting"))
+        left = sum(
+            entry.share * experiment.hours(entry.unit, trained)
+            for entry in entries
+            if entry.state in ("ready", "waiting")
+        )
         total += left
         is_fresh = experiment.tier.methods[method].fresh
         states = Counter(entry.state for entry in entries)

@@ -6,68 +6,81 @@ Variants that differ in their last stage alone, such as those of a discriminator
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from pathlib import Path
 
+from efficiency.flop_budget import StagePlan
 from efficiency.plan import Unit
 from efficiency.results_file import MadeWith
 from efficiency.tiers import Tier
-from efficiency.units import TIMES_NAME, Places
-from spanelectra.atomic_files import partial_path
-from spanelectra.checkpointing import CONFIG_NAME, METRICS_NAME
+from efficiency.units import (
+    TRAINED_IN_NAME,
+    Places,
+    check_settings,
+    has_ended_well,
+    planned_settings,
+    processor_seconds,
+)
+from spanelectra.atomic_files import find_damage, write_directory, write_json
+from spanelectra.checkpointing import CONFIG_NAME, METRICS_NAME, MODEL_DIRECTORY
+from spanelectra.errors import UserError
 
 
-def take_over_stages(tier: Tier, unit: Unit, directory: Path, places: Places, made_with: MadeWith) -> dict[str, str]:
+def take_over_stages(
+    tier: Tier, unit: Unit, stages: tuple[StagePlan, ...], directory: Path, places: Places, made_with: MadeWith
+) -> dict[str, str]:
     """Copy the unit's next stages from other methods' units of this tier, as far as they are the same and finished.
 
+    What cannot be copied, for it is damaged or the disk is full, is left to be trained.
+
     Args:
-        tier, unit, directory, places, made_with: as for :func:`efficiency.units.next_command`.
+        tier, unit, stages, directory, places, made_with: as for :func:`efficiency.units.next_command`.
 
     Returns:
-        Stage that was copied -> name of the unit that had trained it.
+        Stage that was copied -> name of the unit that it was copied from.
     """
     taken: dict[str, str] = {}
     for number, stage in enumerate(tier.methods[unit.method].stages):
         target = directory / stage.name
         if (target / METRICS_NAME).is_file():
             continue
-        found = _finished_elsewhere(tier, unit, number, places, made_with)
         # one that was begun here is gone on with
-        if found is None or (target / CONFIG_NAME).is_file():
+        if (target / CONFIG_NAME).is_file():
             break
-        donor, source = found
-        partial = partial_path(target)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(source, partial, ignore=shutil.ignore_patterns("checkpoint-*"))
-        shutil.rmtree(target, ignore_errors=True)
-        partial.rename(target)
-        _copy_times(source, target, donor)
-        taken[stage.name] = donor.name
+        donors = [name for name in tier.methods if _is_alike(tier, unit.method, name, number, made_with)]
+        for donor in (dataclasses.replace(unit, method=name) for name in donors):
+            source = places.of(donor, made_with) / tier.methods[donor.method].stages[number].name
+            try:
+                check_settings(source, planned_settings(unit, stage, stages[number], number))
+                _copy(source, target, donor.name)
+            except (UserError, OSError, ValueError, LookupError):
+                continue
+            taken[stage.name] = donor.name
+            break
+        else:
+            break
     return taken
 
 
-def _finished_elsewhere(
-    tier: Tier, unit: Unit, number: int, places: Places, made_with: MadeWith
-) -> tuple[Unit, Path] | None:
-    """A unit of another method whose stages up to this one are the same, and that stage's directory."""
-    wanted = made_with.stages[unit.method][number]
-    for name, method in tier.methods.items():
-        if name == unit.method or made_with.stages[name][number : number + 1] != [wanted]:
-            continue
-        donor = dataclasses.replace(unit, method=name)
-        source = places.of(donor, made_with) / method.stages[number].name
-        if (source / METRICS_NAME).is_file():
-            return donor, source
-    return None
+def _is_alike(tier: Tier, method: str, other: str, number: int, made_with: MadeWith) -> bool:
+    """Whether another method's stages up to a number are those of a method."""
+    digest = made_with.stages[method][number]
+    return other != method and not tier.methods[other].fresh and digest in made_with.stages[other]
 
 
-def _copy_times(source: Path, target: Path, donor: Unit) -> None:
-    """What the stage cost where it was trained counts here as well."""
-    file = source.parent / TIMES_NAME
-    entries = [json.loads(text) for text in (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])]
-    with open(target.parent / TIMES_NAME, "a", encoding="utf-8") as stream:
-        for entry in entries:
-            if entry["command"] == f"pretrain {source.name}":
-                entry |= {"command": f"pretrain {target.name}", "trained_in": donor.name}
-                stream.write(json.dumps(entry) + "\n")
+def _copy(source: Path, target: Path, donor: str) -> None:
+    """Copy a finished run without its checkpoints, and write down who trained it and what that cost.
+
+    Raises:
+        ValueError: for a run that is not finished or not whole.
+        OSError: where it cannot be read or written.
+    """
+    is_finished = (source / METRICS_NAME).is_file() and has_ended_well(source)
+    if not is_finished or find_damage(source / MODEL_DIRECTORY) is not None:
+        raise ValueError(f"{source} is not finished, or its model is not whole.")
+    with write_directory(target, replace=True) as partial:
+        ignored = shutil.ignore_patterns("checkpoint-*")
+        shutil.copytree(source, partial, ignore=ignored, dirs_exist_ok=True)
+        if not (partial / TRAINED_IN_NAME).is_file():
+            content = {"unit": donor, "processor_seconds": processor_seconds(source)}
+            write_json(partial / TRAINED_IN_NAME, content)

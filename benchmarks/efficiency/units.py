@@ -23,6 +23,8 @@ from spanelectra.errors import UserError
 from spanelectra.recipe_files import load_recipe
 
 TIMES_NAME = "times.jsonl"
+# in a stage's directory that was copied: of the unit that trained it
+TRAINED_IN_NAME = "trained-in.json"
 # Points of the intrinsic curves, and checkpoints, in a run.
 EVALUATIONS, CHECKPOINTS = 10, 20
 CURVES = ("mlm_loss", "sbgo_loss", "ato_loss", "correction_loss", "ato_auc", "sbpo_auc", "generator_accuracy")
@@ -72,7 +74,7 @@ def next_command(
     return None
 
 
-def _planned_settings(unit: Unit, stage: Stage, planned: StagePlan, number: int) -> dict[str, float]:
+def planned_settings(unit: Unit, stage: Stage, planned: StagePlan, number: int) -> dict[str, float]:
     """What the plan sets itself, and what a finished run is held to."""
     arguments = stage.arguments(unit.multiple or 1.0)
     return {
@@ -83,7 +85,7 @@ def _planned_settings(unit: Unit, stage: Stage, planned: StagePlan, number: int)
     }
 
 
-def _check_settings(run: Path, planned: dict[str, float]) -> None:
+def check_settings(run: Path, planned: dict[str, float]) -> None:
     """Raise :class:`UserError` for a run with other rates, steps or seed than its unit's."""
     settings = load_recipe(str(run / CONFIG_NAME))
     for name, value in planned.items():
@@ -102,7 +104,7 @@ def _pre_training(
         return Command(name, ("pretrain", "--resume", str(run)))
     settings = {
         **stage.settings,
-        **_planned_settings(unit, stage, planned, number),
+        **planned_settings(unit, stage, planned, number),
         "data": places.data,
         "out_dir": run,
         "eval_steps": max(1, planned.steps // EVALUATIONS),
@@ -112,7 +114,7 @@ def _pre_training(
         # a kill before the first settings were written leaves a directory without a run
         "overwrite": True,
     }
-    if settings.get("stage") == "discriminator":
+    if stage.arguments().stage == "discriminator":
         settings["generator"] = earlier
     return Command(name, ("pretrain", *_flags(settings)))
 
@@ -160,9 +162,9 @@ def collect(
     """
     method = tier.methods[unit.method]
     for number, (stage, planned) in enumerate(zip(method.stages, stages, strict=True)):
-        _check_settings(directory / stage.name, _planned_settings(unit, stage, planned, number))
+        check_settings(directory / stage.name, planned_settings(unit, stage, planned, number))
     runs = [read_json(directory / stage.name / METRICS_NAME, dict) for stage in method.stages]
-    commands = [f"pretrain {stage.name}" for stage in method.stages]
+    seconds = [processor_seconds(directory / stage.name) for stage in method.stages]
     is_fresh = method.fresh
     return {
         "tier": tier.name,
@@ -175,7 +177,7 @@ def collect(
         "tokens": 0 if is_fresh else sum(run["tokens"] for run in runs),
         "steps": 0 if is_fresh else sum(run["steps"] for run in runs),
         "wall_seconds": 0.0 if is_fresh else sum(run["wall_seconds"] for run in runs),
-        "processor_seconds": 0.0 if is_fresh else _processor_seconds(directory, commands),
+        "processor_seconds": 0.0 if is_fresh else _sum_of_known(seconds),
         "fine_tuned_in": "float32",
         "tasks": {name: _task_line(directory, unit, task, made_with) for name, task in tier.tasks.items()},
         "probe": {} if is_fresh else _probe_line(directory / made_with.probe_name),
@@ -187,17 +189,32 @@ def collect(
     }
 
 
-def _processor_seconds(directory: Path, commands: list[str]) -> float | None:
-    """User and system time of commands over all sessions; ``None`` where one was cut off, whose end nobody saw."""
-    file = directory / TIMES_NAME
-    entries = [json.loads(text) for text in (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])]
-    times = [entry for entry in entries if entry["command"] in commands]
+def _sum_of_known(seconds: list[float | None]) -> float | None:
+    known = [value for value in seconds if value is not None]
+    return round(sum(known), 1) if len(known) == len(seconds) else None
+
+
+def has_ended_well(run: Path) -> bool:
+    """Whether the command that trained a stage was seen to end well, here or where the stage was copied from."""
+    return (run / TRAINED_IN_NAME).is_file() or any(entry.get("exit_code") == 0 for entry in _times(run))
+
+
+def processor_seconds(run: Path) -> float | None:
+    """User and system time of a stage over all sessions; ``None`` where one was cut off, whose end nobody saw."""
+    if (run / TRAINED_IN_NAME).is_file():
+        return read_json(run / TRAINED_IN_NAME, dict)["processor_seconds"]
+    times = _times(run)
     started, ended = ([entry for entry in times if name in entry] for name in ("started", "exit_code"))
-    if len(started) != len(ended) or not {entry["command"] for entry in ended if entry["exit_code"] == 0}.issuperset(
-        commands
-    ):
+    if len(started) != len(ended) or not has_ended_well(run):
         return None
     return round(sum(entry["processor_seconds"] for entry in ended), 1)
+
+
+def _times(run: Path) -> list[dict[str, Any]]:
+    """Starts and ends of a stage's command."""
+    file = run.parent / TIMES_NAME
+    entries = [json.loads(text) for text in (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])]
+    return [entry for entry in entries if entry["command"] == f"pretrain {run.name}"]
 
 
 def _task_line(directory: Path, unit: Unit, task: Task, made_with: MadeWith) -> dict[str, Any]:
@@ -237,6 +254,8 @@ def _stage_lines(
         held_out = {name: round(value, 4) for name, value in run["held_out"].items()}
         held_out["unigram_cross_entropy"] = run["unigram_cross_entropy"]
         about = {name: run[name] for name in names}
+        copied = directory / stage.name / TRAINED_IN_NAME
+        about["trained_in"] = read_json(copied, dict)["unit"] if copied.is_file() else None
         lines.append({"name": stage.name, **about, "held_out": held_out, "curve": curve})
         spent += run["training_flops"]
     return lines

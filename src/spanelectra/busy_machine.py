@@ -1,4 +1,4 @@
-"""Does other work take the processors that a run wants? Its threads wait for one another, so that all are slowed."""
+"""Are there fewer free processors than a run has threads? They wait for one another then, so that all are slowed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spanelectra.console import say
 
 # Where Linux says of every thread how long it has run and how long it has waited for a processor, in nanoseconds.
 THREADS = Path("/proc/self/task")
-# Seconds of a run before it is judged, and the share of waiting above which it is said to wait.
+# Seconds that a run is watched before it is judged, and the share of waiting above which it is said to wait.
 SECONDS_WATCHED = 20.0
 MUCH_WAITING = 0.2
 
@@ -45,35 +45,43 @@ def sentence_about_waiting(ran: float, waited: float, threads: int) -> str | Non
         ran, waited: seconds, as :func:`processor_seconds` tells them.
         threads: that torch computes with.
     """
+    # a thread that has ended meanwhile takes its seconds with it
+    ran, waited = max(0.0, ran), max(0.0, waited)
     share = waited / max(1e-9, ran + waited)
     if share < MUCH_WAITING:
         return None
-    sentence = f"other work keeps the processors busy: this run waits for one {share:.0%} of its time"
+    sentence = f"the processors are busy: for {share:.0%} of its time this process waits for a free one"
     if threads == 1:
         return sentence
-    return f"{sentence}, and its {threads} threads wait for one another; OMP_NUM_THREADS=1 may be as fast, or faster"
+    return (
+        f"{sentence}, and its {threads} threads for one another; where other work goes on, a run that was started, or "
+        "is resumed, with OMP_NUM_THREADS=1 may be faster"
+    )
 
 
 class BusyMachineCallback(TrainerCallback):
-    """Says once, some seconds into a session on processors, that it waits for other work."""
+    """Says once in a session on processors that it waits for a free one; it looks every so many seconds till then."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
         self._start: tuple[float, float, float] | None = None
-        self._is_judged = False
+        self._is_over = False
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         # from the end of the first step on: before it torch starts its threads
-        if self._start is None and args.device.type == "cpu" and (spent := processor_seconds()) is not None:
-            self._start = (time.perf_counter(), *spent)
+        if self._start is None and not self._is_over:
+            spent = processor_seconds() if args.device.type == "cpu" else None
+            self._is_over = spent is None
+            self._start = None if spent is None else (time.perf_counter(), *spent)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._start is None or self._is_judged or time.perf_counter() - self._start[0] < SECONDS_WATCHED:
+        if self._is_over or self._start is None or time.perf_counter() - self._start[0] < SECONDS_WATCHED:
             return
-        if (spent := processor_seconds()) is None:
+        spent, before = processor_seconds(), self._start
+        self._start = None
+        if spent is None:
             return
-        self._is_judged = True
-        ran, waited = spent[0] - self._start[1], spent[1] - self._start[2]
-        sentence = sentence_about_waiting(ran, waited, torch.get_num_threads())
+        sentence = sentence_about_waiting(spent[0] - before[1], spent[1] - before[2], torch.get_num_threads())
         if sentence is not None:
+            self._is_over = True
             say(self.console, sentence)

@@ -35,6 +35,7 @@ _SHOWN = {
     "tokens_per_second": "tok/s",
     "model_flops_utilisation": "mfu",
 }
+_COUNTS = ("tokens_per_second", "per_device_train_batch_size", "sequence_length")
 _LOSSES = tuple(f"{name}_loss" for name in OBJECTIVES)
 
 
@@ -64,8 +65,7 @@ def format_metrics(metrics: dict[str, Any]) -> str:
     for name, short in _SHOWN.items():
         value = metrics.get(name)
         if isinstance(value, (int, float)):
-            is_count = isinstance(value, int) or name == "tokens_per_second"
-            parts.append(f"{short} {value:,.0f}" if is_count else f"{short} {value:.3f}")
+            parts.append(f"{short} {value:,.0f}" if name in _COUNTS else f"{short} {value:.3f}")
     return "  ".join(parts)
 
 

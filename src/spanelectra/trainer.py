@@ -82,6 +82,8 @@ class SpanElectraTrainer(Trainer):
         self.scored = scored
         self.sizes, self.rows = train_dataset.sizes, train_dataset.num_rows
         self.cutting = cutting
+        self._batch_changes = bool(np.ptp(self.sizes.batch_rows))
+        self._length_changes = cutting is not None and len({tokens for _, tokens in cutting.sequence_length.points}) > 1
         self.collate_evaluation = collate_evaluation
         self.length = length
         self.temperature_schedule = settings.temperature_schedule()
@@ -202,9 +204,9 @@ class SpanElectraTrainer(Trainer):
     def _changing_sizes(self) -> dict[str, int]:
         """What the last step read, where a schedule changes it on the way."""
         step, sizes = max(0, self.state.global_step - 1), {}
-        if self.settings.batch_size_schedule().minimum < self.sizes.largest_batch:
+        if self._batch_changes:
             sizes["per_device_train_batch_size"] = int(self.sizes.batch_rows[step])
-        if self.cutting is not None:
+        if self.cutting is not None and self._length_changes:
             sizes["sequence_length"] = int(self.cutting.lengths(np.asarray(self._progress(step))))
         return sizes
 

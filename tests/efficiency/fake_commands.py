@@ -14,6 +14,7 @@ from efficiency import run as program
 from efficiency.tiers import read_tier
 from efficiency.units import Command, Places
 from efficiency.workers import Workers
+from spanelectra.atomic_files import write_directory
 
 
 class FakeProcess:
@@ -65,6 +66,8 @@ class FakeProcess:
             numbers = ("steps", "tokens", "training_flops", "wall_seconds", "tokens_per_second")
             content = {**dict.fromkeys(numbers, 7), "held_out": {"mlm_loss": 1.0}, "alarms": []}
             content["unigram_cross_entropy"] = 2.0
+            with write_directory(self.out / "model", replace=True) as partial:
+                (partial / "weights").write_text("weights", encoding="utf-8")
         (self.out / "metrics.json").write_text(json.dumps(content), encoding="utf-8")
 
 

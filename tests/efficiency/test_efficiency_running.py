@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import re
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fake_commands import FakeRunner
@@ -15,6 +19,7 @@ from efficiency.results_file import append_line, read_lines
 from efficiency.tiers import read_tier
 from efficiency.units import Places
 from efficiency.workers import FAILED_NAME
+from spanelectra.atomic_files import find_damage
 from spanelectra.errors import UserError
 
 
@@ -196,46 +201,136 @@ methods:
 """
 
 
-def test_a_stage_that_another_unit_has_trained_is_not_trained_again(tmp_path, rows, capsys):
-    text = SMALL.replace("[0.5, 1.0]", "[0.5]") + VARIANTS
-    FakeRunner(tmp_path, rows, "method=spanelectra,seed=1,budget=1e10", tier_text=text).run()
+def stages_started(runner: FakeRunner) -> list[str]:
+    """Unit and stage of every pre-training that a program started from its beginning."""
+    places = [Path(dict(itertools.pairwise(words))["--out_dir"]) for words in runner.commands if "--max_steps" in words]
+    return sorted(f"{place.parent.name.rpartition('-')[0]} {place.name}" for place in places)
+
+
+@pytest.fixture
+def variants(tmp_path: Path, rows: Path) -> Callable[..., FakeRunner]:
+    """Runs units of a tier whose variants share a first stage, in one folder of work."""
+
+    def run(only: str, **settings: Any) -> FakeRunner:
+        text = SMALL.replace("[0.5, 1.0]", settings.pop("multiples", "[0.5]")) + VARIANTS
+        runner = FakeRunner(tmp_path, rows, only, tier_text=text)
+        runner.run(**settings)
+        return runner
+
+    return run
+
+
+def test_a_stage_that_another_unit_has_trained_is_not_trained_again(tmp_path, variants, capsys):
+    variants("method=spanelectra,seed=1,budget=1e10")
     (first,) = (tmp_path / "work").glob("spanelectra-*")
     (first / "generator" / "checkpoint-5").mkdir()
-    again = FakeRunner(tmp_path, rows, "method=no-sbpo,method=no-sbgo,seed=1,budget=1e10", tier_text=text)
-    again.run()
-    trained = [Path(dict(itertools.pairwise(words)).get("--out_dir", "-")) for words in again.commands]
-    names = [f"{out.parent.name.split('-1e+10')[0]} {out.name}" for out in trained if out.name.endswith("or")]
+    seconds = '{"command": "pretrain generator", "exit_code": 0, "processor_seconds": 50.0}\n'
+    (first / "times.jsonl").write_text(seconds + '{"command": "pretrain generator", "started": "then"}\n')
+    again = variants("method=no-sbpo,method=no-sbgo,seed=1,budget=1e10")
     # a generator with other objectives is another one
-    assert sorted(names) == ["no-sbgo discriminator", "no-sbgo generator", "no-sbpo discriminator"]
+    assert stages_started(again) == [
+        "no-sbgo-1e+10-seed1-x0.5 discriminator",
+        "no-sbgo-1e+10-seed1-x0.5 generator",
+        "no-sbpo-1e+10-seed1-x0.5 discriminator",
+    ]
     assert "no-sbpo-1e+10-seed1-x0.5: generator is that of spanelectra-1e+10-seed1-x0.5" in capsys.readouterr().out
     (copied,) = (tmp_path / "work").glob("no-sbpo-*")
-    assert sorted(path.name for path in (copied / "generator").iterdir()) == ["config.yaml", "metrics.json"]
-    # what it cost there counts here
+    assert find_damage(copied / "generator") is None and not (copied / "generator" / "checkpoint-5").exists()
+    # what it cost there counts here, and the line says where that was
     lines = {line["method"]: line for line in read_lines(tmp_path / "results.jsonl")}
-    for name in ("training_flops", "processor_seconds", "wall_seconds"):
-        assert lines["no-sbpo"][name] == lines["spanelectra"][name] > 0
+    assert lines["no-sbpo"]["processor_seconds"] == 51.0 and lines["no-sbgo"]["processor_seconds"] == 2.0
+    assert [stage["trained_in"] for stage in lines["no-sbpo"]["stages"]] == ["spanelectra-1e+10-seed1-x0.5", None]
+    assert [stage["trained_in"] for stage in lines["spanelectra"]["stages"]] == [None, None]
 
 
-def test_only_what_is_finished_and_of_the_same_seed_budget_and_rates_is_taken_over(tmp_path, rows):
-    text = SMALL.replace("[0.5, 1.0]", "[0.5]") + VARIANTS
-    FakeRunner(tmp_path, rows, "method=spanelectra,seed=1", tier_text=text).run(stop_at=1)
-    assert list((tmp_path / "work").glob("spanelectra-*/generator/config.yaml"))
-    runner = FakeRunner(tmp_path, rows, "method=no-sbpo,seed=1", tier_text=text)
-    runner.run()
-    assert sum("--max_steps" in words and "--generator" not in words for words in runner.commands) == 2
-    FakeRunner(tmp_path, rows, "method=spanelectra,seed=1", tier_text=text).run()
-    other = FakeRunner(tmp_path, rows, "method=no-sbpo,seed=2", tier_text=text)
-    other.run()
-    assert sum("--max_steps" in words and "--generator" not in words for words in other.commands) == 2
+def test_a_copy_of_a_copy_knows_who_trained_it(tmp_path, variants):
+    variants("method=no-sbpo,seed=1,budget=1e10")
+    variants("method=spanelectra,seed=1,budget=1e10")
+    (trained,) = (tmp_path / "work").glob("no-sbpo-*")
+    shutil.rmtree(trained)
+    (tmp_path / "results.jsonl").unlink()
+    assert stages_started(variants("method=no-sbpo,seed=1,budget=1e10")) == ["no-sbpo-1e+10-seed1-x0.5 discriminator"]
+    (line,) = read_lines(tmp_path / "results.jsonl")
+    assert line["stages"][0]["trained_in"] == "no-sbpo-1e+10-seed1-x0.5" and line["processor_seconds"] == 2.0
 
 
-def test_a_stage_that_was_begun_is_gone_on_with_though_another_unit_has_it(tmp_path, rows):
-    text = SMALL.replace("[0.5, 1.0]", "[0.5]") + VARIANTS
-    FakeRunner(tmp_path, rows, "method=no-sbpo,seed=1,budget=1e10", tier_text=text).run(stop_at=1)
-    FakeRunner(tmp_path, rows, "method=spanelectra,seed=1,budget=1e10", tier_text=text).run()
-    again = FakeRunner(tmp_path, rows, "method=no-sbpo,seed=1,budget=1e10", tier_text=text)
-    again.run()
+def test_only_of_the_same_seed_budget_and_rates_is_a_stage_taken_over(variants):
+    both = "[0.5, 1.0]"
+    variants("method=spanelectra,purpose=tuning", multiples=both)
+    variants("method=spanelectra,seed=1,budget=1e10", multiples=both)
+    started = stages_started(variants("method=no-sbpo,seed=101,seed=1,seed=2,seed=3", multiples=both))
+    assert [name for name in started if name.endswith("generator")] == [
+        # the multiple that the grid chose is 0.5
+        "no-sbpo-1e+10-seed2-x0.5 generator",
+        "no-sbpo-1e+10-seed3-x0.5 generator",
+        "no-sbpo-4e+10-seed1-x0.5 generator",
+        "no-sbpo-4e+10-seed2-x0.5 generator",
+    ]
+
+
+def _forget_model(run: Path) -> None:
+    (run / "model" / "weights").unlink()
+
+
+def _tear_times(run: Path) -> None:
+    (run.parent / "times.jsonl").write_text('{"command": "pretrain gen')
+
+
+def _forget_end(run: Path) -> None:
+    (run.parent / "times.jsonl").write_text('{"command": "pretrain generator", "started": "then"}\n')
+
+
+def _change_steps(run: Path) -> None:
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(re.sub(r"max_steps: \d+", "max_steps: 999999", text))
+
+
+def _leave_unfinished(run: Path) -> None:
+    (run / "metrics.json").unlink()
+
+
+@pytest.mark.parametrize("spoil", [_forget_model, _tear_times, _forget_end, _change_steps, _leave_unfinished])
+def test_a_stage_that_is_not_whole_or_was_planned_otherwise_is_trained_anew(tmp_path, variants, spoil):
+    variants("method=spanelectra,seed=1,budget=1e10")
+    (donor,) = (tmp_path / "work").glob("spanelectra-*")
+    spoil(donor / "generator")
+    again = variants("method=no-sbpo,seed=1,budget=1e10")
+    assert "no-sbpo-1e+10-seed1-x0.5 generator" in stages_started(again)
+    assert {line["method"] for line in read_lines(tmp_path / "results.jsonl")} == {"spanelectra", "no-sbpo"}
+
+
+def test_a_copy_that_was_cut_off_is_made_again(tmp_path, variants, monkeypatch):
+    variants("method=spanelectra,seed=1,budget=1e10")
+
+    def dies(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    # all files are copied by then
+    monkeypatch.setattr("efficiency.shared_stages.write_json", dies)
+    with pytest.raises(KeyboardInterrupt):
+        variants("method=no-sbpo,seed=1,budget=1e10")
+    (unit,) = (tmp_path / "work").glob("no-sbpo-*")
+    assert not (unit / "generator").exists()
+    monkeypatch.undo()
+    assert stages_started(variants("method=no-sbpo,seed=1,budget=1e10")) == ["no-sbpo-1e+10-seed1-x0.5 discriminator"]
+
+
+def test_a_stage_that_was_begun_is_gone_on_with_though_another_unit_has_it(variants):
+    variants("method=no-sbpo,seed=1,budget=1e10", stop_at=1)
+    variants("method=spanelectra,seed=1,budget=1e10")
+    again = variants("method=no-sbpo,seed=1,budget=1e10")
     assert next(words[1] for words in again.commands if words[0] == "pretrain") == "--resume"
+
+
+def test_the_estimate_counts_a_shared_stage_once(tmp_path, rows):
+    text = SMALL.replace("[0.5, 1.0]", "[0.5]") + VARIANTS
+    runner = FakeRunner(tmp_path, rows, "method=spanelectra,method=no-sbpo,seed=1,budget=1e10", tier_text=text)
+    units = [entry.unit for entry in runner.experiment.plan()]
+    alone, trained = [runner.experiment.hours(unit) for unit in units], set()
+    together = [runner.experiment.hours(unit, trained) for unit in units]
+    assert len(units) == 2 and together[0] == alone[0]
+    stage, planned = runner.experiment.tier.methods["no-sbpo"].stages[0], runner.experiment.stages(units[1])[0]
+    assert alone[1] - together[1] == pytest.approx(planned.tokens / stage.tokens_per_second / 3600)
 
 
 def test_a_line_that_is_none_is_named(tmp_path):

@@ -62,7 +62,8 @@ def test_what_it_says(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     for words in (
         "modernbert: 0.02 M parameters",
         "classification: train 160 examples, dev 40 examples, test 40 examples; inputs of up to 40 tokens",
-        "columns of train.tsv, dev.tsv, test.tsv: 'sentence' is the text, 'label' is the label",
+        "/dev.tsv, ",
+        "/test.tsv: 'sentence' is the text, 'label' is the label",
         "max_length is 40, not 64",
         "epoch 1.00  loss 0.",
         "  dev matthews ",

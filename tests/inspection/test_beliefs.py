@@ -91,13 +91,15 @@ def test_the_numbers_are_those_of_a_training_step(
 
 @torch.no_grad()
 def test_what_the_discriminator_would_put_back(tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    """At masked tokens, and at those put there by hand: asked one by one, by the stock class around its encoder."""
+    """At tokens that were replaced, by a sample or by hand: asked one by one, by the stock class around its encoder."""
     inspected = inspected_model(tmp_path, tokenizer, joint_config(objectives=["mlm", "ato", "correction"]))
-    picture = look(inspected, TEXT, [2])
-    by_hand = picture.words[5].first
-    picture = look(inspected, TEXT, [2], chosen={by_hand: inspected.texts.token_id("a", " a")})
-    masked = [token.position for token in picture.tokens if token.masked]
-    assert [correction.position for correction in picture.corrections] == [*masked, by_hand]
+    picture = look(inspected, TEXT, [2, 3])
+    by_hand, restored = picture.words[5].first, picture.words[2].first
+    chosen = {by_hand: inspected.texts.token_id("a", " a"), restored: picture.tokens[restored].original_id}
+    picture = look(inspected, TEXT, [2, 3], chosen=chosen)
+    replaced = [token.position for token in picture.tokens if token.replaced]
+    assert [correction.position for correction in picture.corrections] == replaced
+    assert by_hand in replaced and restored not in replaced and len(replaced) > 1
     token_ids = torch.tensor([[token.token_id for token in picture.tokens]])
     logits = inspected.model.discriminator.corrector(input_ids=token_ids).logits[0]
     for correction in picture.corrections:

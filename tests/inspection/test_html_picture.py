@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.inspection.beliefs import look
 from spanelectra.inspection.html_picture import beliefs_html, candidates_html, html_document, words_html
 from spanelectra.inspection.opening import InspectedModel, open_for_inspection
+from spanelectra.inspection.token_texts import visible
 from test_export import write_run
 
 TEXT = "The names in the module are a list of the names."
@@ -78,6 +80,11 @@ def test_what_would_be_put_back_is_shown_where_there_is_such_a_head(
     assert outline.open == [] and "What stood there?" in outline.words
     shown = [attributes for _, attributes in outline.tags if "correction" in (attributes.get("class") or "").split()]
     assert len(shown) == sum(len(correction.likeliest) for correction in picture.corrections) > 0
+    # the token of the text is named, and marked in words where it is among them
+    first = picture.corrections[0]
+    assert f"was {visible(first.original.text)}" in outline.words
+    right = dataclasses.replace(first, likeliest=(first.original,))
+    assert " (right)" in Outline(html_document(dataclasses.replace(picture, corrections=(right,)), "")).words
     assert "What stood there?" not in html_document(look(inspected, TEXT, [2]), "a run")
 
 

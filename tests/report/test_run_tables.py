@@ -72,6 +72,10 @@ def test_a_setting_that_changes_nothing_is_said_to_and_is_not_among_the_chosen()
     spans = record(settings={"method": "spanbert", "max_span_words": 3, "muon_learning_rate": 0.5})
     shown = {row[0]: row[2:] for row in settings_table([alone, spans], all_settings=False).rows}
     assert shown["max_span_words"] == ["3 * (no effect)", "3 *"] and "muon_learning_rate" not in shown
+    # and two in which it does nothing are no different
+    other = record(settings={**alone.settings, "max_span_words": 4})
+    assert [row[0] for row in settings_table([alone, other], all_settings=False).rows] == ["mask_ratio"]
+    assert comparability([alone, other]) is None and comparability([alone, spans]) is not None
     written = dataclasses.replace(
         record(settings={"stage": "discriminator", "mask_ratio": 0.3}), start={"data": {"corrupted": True}}
     )

@@ -6,7 +6,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -53,8 +52,10 @@ class Classification(Task):
     def read(self, path: str, *, labelled: bool = True) -> list[Example]:
         found = read_examples(path, self.settings, labelled=labelled)
         self.remark(*found.remarks)
-        files, examples = self._files_of.setdefault(found.columns, []), found.examples
-        files += [Path(path).name] if Path(path).name not in files else []
+        examples = found.examples
+        files = self._files_of.setdefault(found.columns, [])
+        if path not in files:
+            files.append(path)
         if labelled or self.settings.regression:
             return examples
         known = [example if example.label in self.labels else replace(example, label=None) for example in examples]

@@ -76,7 +76,7 @@ def look(
             for first, last in sentence.words
         ),
         masked_words=tuple(masked_words),
-        corrections=_corrections(inspected, batch, corrupted_ids, chosen or {}),
+        corrections=_corrections(inspected, batch, corrupted_ids),
         chosen=dict(chosen or {}),
         seed=seed,
         notices=(*inspected.notices, *_notices(inspected, sentence, masked_words)),
@@ -177,6 +177,16 @@ def _token_beliefs(
     )
 
 
+def _candidate(inspected: InspectedModel, probabilities: Tensor, token_id: int) -> Candidate:
+    """A token with its probability among all, (vocabulary,)."""
+    return Candidate(token_id, inspected.texts(token_id), probabilities[token_id].item())
+
+
+def _likeliest(inspected: InspectedModel, probabilities: Tensor) -> tuple[Candidate, ...]:
+    ids = probabilities.topk(min(CANDIDATES, len(probabilities))).indices.tolist()
+    return tuple(_candidate(inspected, probabilities, token_id) for token_id in ids)
+
+
 def _fills(
     inspected: InspectedModel, batch: dict[str, Tensor], generated: SpanElectraOutput, corrupted_ids: Tensor
 ) -> tuple[Fill, ...]:
@@ -187,46 +197,34 @@ def _fills(
     }
     if not probabilities:
         return ()
-
-    def candidate(head: str, slot: int, token_id: int) -> Candidate:
-        return Candidate(token_id, inspected.texts(token_id), probabilities[head][slot, token_id].item())
-
-    def likeliest(head: str, slot: int) -> tuple[Candidate, ...]:
-        if head not in probabilities:
-            return ()
-        ids = probabilities[head][slot].topk(min(CANDIDATES, probabilities[head].shape[-1])).indices
-        return tuple(candidate(head, slot, token_id) for token_id in ids.tolist())
-
-    return tuple(
-        Fill(
-            position=position,
-            mlm=likeliest("mlm", slot),
-            sbgo=likeliest("sbgo", slot),
-            original={head: candidate(head, slot, int(batch["original_ids"][0, position])) for head in probabilities},
-            current={head: candidate(head, slot, int(corrupted_ids[0, position])) for head in probabilities},
+    fills = []
+    for slot, position in enumerate(batch["masked_positions"][0].tolist()):
+        heads = {head: by_slot[slot] for head, by_slot in probabilities.items()}
+        original, current = (
+            {head: _candidate(inspected, of_head, int(ids[0, position])) for head, of_head in heads.items()}
+            for ids in (batch["original_ids"], corrupted_ids)
         )
-        for slot, position in enumerate(batch["masked_positions"][0].tolist())
-    )
+        mlm, sbgo = (_likeliest(inspected, heads[head]) if head in heads else () for head in ("mlm", "sbgo"))
+        fills.append(Fill(position=position, mlm=mlm, sbgo=sbgo, original=original, current=current))
+    return tuple(fills)
 
 
-def _corrections(
-    inspected: InspectedModel, batch: dict[str, Tensor], corrupted_ids: Tensor, chosen: Mapping[int, int]
-) -> tuple[Correction, ...]:
+def _corrections(inspected: InspectedModel, batch: dict[str, Tensor], corrupted_ids: Tensor) -> tuple[Correction, ...]:
     discriminator = inspected.model.discriminator
-    places = sorted({*batch["masked_positions"][0].tolist(), *chosen})
-    if discriminator is None or discriminator.corrector is None or not places:
+    positions = (corrupted_ids != batch["original_ids"]).nonzero()[:, 1]
+    if discriminator is None or discriminator.corrector is None or not len(positions):
         return ()
-    logits = discriminator.correction_logits(discriminator.encode(corrupted_ids), torch.tensor([places]))
-    corrections = []
-    for position, probabilities in zip(places, logits[0].float().softmax(-1), strict=True):
-
-        def candidate(token_id: int, probabilities: Tensor = probabilities) -> Candidate:
-            return Candidate(token_id, inspected.texts(token_id), probabilities[token_id].item())
-
-        best = probabilities.topk(min(CANDIDATES, len(probabilities))).indices.tolist()
-        original, current = (candidate(int(ids[0, position])) for ids in (batch["original_ids"], corrupted_ids))
-        corrections.append(Correction(position, tuple(map(candidate, best)), original, current))
-    return tuple(corrections)
+    # the model's own forward pass scores masked positions, and not those that a person chose
+    logits = discriminator.correction_logits(discriminator.encode(corrupted_ids), positions.unsqueeze(0))
+    return tuple(
+        Correction(
+            position=position,
+            likeliest=_likeliest(inspected, probabilities),
+            original=_candidate(inspected, probabilities, int(batch["original_ids"][0, position])),
+            current=_candidate(inspected, probabilities, int(corrupted_ids[0, position])),
+        )
+        for position, probabilities in zip(positions.tolist(), logits[0].float().softmax(-1), strict=True)
+    )
 
 
 def _notices(inspected: InspectedModel, sentence: Sentence, masked_words: Sequence[int]) -> list[str]:

@@ -74,7 +74,7 @@ def candidates_html(picture: Picture, *, interactive: bool = False) -> str:
 
 
 def corrections_html(picture: Picture) -> str:
-    """For each token that was masked or put there by hand, what the discriminator would put back."""
+    """For each token that was replaced, what the discriminator would put back."""
     cards = "\n".join(map(_correction_html, picture.corrections))
     return f'<ul class="fills">\n{cards}\n</ul>' if cards else ""
 
@@ -130,15 +130,13 @@ def _fill_html(fill: Fill, interactive: bool) -> str:
 
 def _correction_html(correction: Correction) -> str:
     original, current = correction.original, correction.current
-    was = "= original" if current.token_id == original.token_id else f"was {escape(visible(original.text))}"
-    is_right = {True: " class=current", False: ""}
     items = "".join(
-        f"<li{is_right[candidate.token_id == original.token_id]}>{_chip(candidate, 'correction')}</li>"
+        f"<li>{_chip(candidate, 'correction')}{' (right)' if candidate.token_id == original.token_id else ''}</li>"
         for candidate in correction.likeliest
     )
     return (
         f'<li class="fill"><h3><small>{correction.position}</small> {escape(visible(current.text))} '
-        f'<span>{was}</span></h3><div class="head"><h4>back</h4><ol>{items}</ol>'
+        f'<span>was {escape(visible(original.text))}</span></h3><div class="head"><h4>says</h4><ol>{items}</ol>'
         f"<p>the text’s own {_percent(original.probability)}, "
         f"what stands there {_percent(current.probability)}</p></div></li>"
     )

@@ -100,7 +100,8 @@ class Picture:
     Attributes:
         tokens: of the row, from [CLS] to [SEP].
         fills: for each masked token, from left to right; empty without a generator.
-        corrections: for each token that was masked or put there by hand, from left to right; empty without the head.
+        corrections: for each token that was replaced, by a sample or by hand, from left to right; empty without the
+            head, which has learned nothing of others.
         pieces: the text in pieces, each with whether it is a masked span.
         words: from left to right.
         masked_words: numbers of the words that are masked.

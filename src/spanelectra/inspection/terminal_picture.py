@@ -109,8 +109,7 @@ def _corrections_table(corrections: Sequence[Correction]) -> Table:
     for heading in ("stands", "corrected", "original"):
         table.add_column(heading)
     for correction in corrections:
-        same = " (the same)" if correction.current.token_id == correction.original.token_id else ""
-        original = f"{visible(correction.original.text)} {correction.original.probability:.2f}{same}"
+        original = f"{visible(correction.original.text)} {correction.original.probability:.2f}"
         cells = (visible(correction.current.text), _in_a_row(correction.likeliest[:_CANDIDATES]), original)
         table.add_row(*map(Text, cells))
     return table

@@ -163,7 +163,7 @@ def settings_table(records: list[RunRecord], *, all_settings: bool) -> Table:
         known = [value for value in values if value != _UNKNOWN]
         differs = any(value not in (usual, _UNKNOWN) for value, usual in zip(values, default, strict=True))
         has_effect = not all(name in without for without in idle)
-        is_told = (differs and has_effect) or any(value != known[0] for value in known)
+        is_told = has_effect and (differs or any(value != known[0] for value in known))
         if name in _ELSEWHERE or not (all_settings or is_told):
             continue
         cells = [
@@ -254,7 +254,13 @@ _EXAM = ("data", "masking", "mask_ratio", "max_span_words", "max_span_length", "
 
 def comparability(records: list[RunRecord]) -> str | None:
     """Why the held-out metrics of runs do not compare to the last digit, in a sentence; ``None`` where they do."""
-    differing = [name for name in _EXAM if len({_cell(record.settings.get(name)) for record in records}) > 1]
+    idle = [_idle(record) for record in records]
+    differing = [
+        name
+        for name in _EXAM
+        if len({_cell(record.settings.get(name)) for record in records}) > 1
+        and not all(name in without for without in idle)
+    ]
     if not differing:
         return None
     return (
