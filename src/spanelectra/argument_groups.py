@@ -72,7 +72,8 @@ class ModelArguments:
         objectives: overrides the method's objectives, such as mlm,ato; correction, of no method's, can be added.
         span_position_size: width of the boundary heads' position embeddings.
         embedding_init: how token embeddings start: random, or from which tokens occur together in the training rows
-            (a decomposition of their mutual information, in seconds).
+            (a decomposition of their mutual information, in seconds); directional_cooccurrence tells neighbours to the
+            left and to the right apart.
         output_bias_init: how the biases of the vocabulary projection start: zero, or the logarithms of the tokens'
             frequencies in the training rows, so that frequencies need not be learned.
     """
@@ -92,7 +93,7 @@ class ModelArguments:
     sampling_temperature: float | str = 1.0
     objectives: list[Objective] | None = None
     span_position_size: int = 64
-    embedding_init: Literal["random", "cooccurrence"] = "random"
+    embedding_init: Literal["random", "cooccurrence", "directional_cooccurrence"] = "random"
     output_bias_init: Literal["zero", "unigram"] = "zero"
 
 

@@ -251,7 +251,12 @@ def copy_generator(trained: SpanElectraGenerator, target: SpanElectraGenerator) 
 
 @torch.no_grad()
 def start_from_cooccurrence(
-    model: SpanElectraForPreTraining, input_ids: NDArray[np.integer[Any]], special_ids: Collection[int], seed: int
+    model: SpanElectraForPreTraining,
+    input_ids: NDArray[np.integer[Any]],
+    special_ids: Collection[int],
+    seed: int,
+    *,
+    directional: bool = False,
 ) -> str:
     """Fill the token embeddings with what tokens occur together; those that do not occur keep their fresh vectors.
 
@@ -260,6 +265,7 @@ def start_from_cooccurrence(
         input_ids: (rows, length) training rows.
         special_ids: tokens left as they are.
         seed: of the decomposition.
+        directional: whether neighbours to the left and to the right are told apart.
 
     Returns:
         What was filled, in a sentence.
@@ -271,7 +277,12 @@ def start_from_cooccurrence(
     ]
     sizes = [table.embedding_dim for table, _ in tables]
     vectors = cooccurrence_embeddings(
-        input_ids, tables[0][0].num_embeddings, max(sizes), ignored_ids=special_ids, seed=seed
+        input_ids,
+        tables[0][0].num_embeddings,
+        max(sizes),
+        directional=directional,
+        ignored_ids=special_ids,
+        seed=seed,
     )
     found = torch.from_numpy(vectors)
     occurring = found.abs().sum(dim=1) > 0

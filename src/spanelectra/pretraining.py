@@ -181,9 +181,13 @@ def _model_of_run(
         model = build_model(
             settings, data.tokenizer, data.length, functools.partial(say, console), corrupted_data=data.corrupted
         )
-        if settings.embedding_init == "cooccurrence" and data.input_ids is not None and not settings.has_weights():
+        if settings.embedding_init != "random" and data.input_ids is not None and not settings.has_weights():
             special_ids = np.flatnonzero(word_start_table(data.tokenizer).special_ids)
-            say(console, start_from_cooccurrence(model, data.input_ids, special_ids, settings.seed))
+            directional = settings.embedding_init == "directional_cooccurrence"
+            say(
+                console,
+                start_from_cooccurrence(model, data.input_ids, special_ids, settings.seed, directional=directional),
+            )
         has_fresh_generator = settings.stage != "discriminator" and not settings.init_from
         if settings.output_bias_init == "unigram" and has_fresh_generator and data.token_counts is not None:
             say(console, start_from_unigram(model, data.token_counts))

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spanelectra.data.cooccurrence import cooccurrence_counts, cooccurrence_embeddings, positive_mutual_information
+from spanelectra.data.cooccurrence import cooccurrence_embeddings, positive_mutual_information, right_neighbour_counts
 
 VOCABULARY = 12
 
@@ -19,8 +20,8 @@ def slow_counts(rows: np.ndarray, window: int) -> np.ndarray:
     for row in rows:
         for first in range(len(row)):
             for second in range(len(row)):
-                if first != second and abs(first - second) <= window:
-                    counts[row[first], row[second]] += 1 / abs(first - second)
+                if 0 < second - first <= window:
+                    counts[row[first], row[second]] += 1 / (second - first)
     return counts
 
 
@@ -28,23 +29,24 @@ def slow_counts(rows: np.ndarray, window: int) -> np.ndarray:
 @given(st.integers(1, 4), st.integers(2, 9), st.integers(1, 6), st.integers(0, 2**31))
 def test_counts_equal_a_slow_count(count: int, length: int, window: int, seed: int) -> None:
     rows = np.random.default_rng(seed).integers(VOCABULARY, size=(count, length)).astype(np.uint16)
-    found = cooccurrence_counts(rows, VOCABULARY, window).toarray()
+    found = right_neighbour_counts(rows, VOCABULARY, window).toarray()
     np.testing.assert_allclose(found, slow_counts(rows, window), rtol=1e-6)
 
 
-def test_mutual_information_equals_its_formula_and_leaves_special_tokens_out() -> None:
+@pytest.mark.parametrize("directional", [False, True])
+def test_mutual_information_equals_its_formula_and_leaves_special_tokens_out(directional: bool) -> None:
     rows = np.random.default_rng(0).integers(VOCABULARY, size=(40, 16)).astype(np.uint16)
-    counts = slow_counts(rows, 5)
-    counts[0], counts[:, 0] = 0, 0
-    totals = counts.sum(axis=1)
-    contexts = totals**0.75
-    found = positive_mutual_information(cooccurrence_counts(rows, VOCABULARY), ignored_ids=[0]).toarray()
-    for a in range(VOCABULARY):
-        for b in range(VOCABULARY):
-            expected = 0.0
-            if counts[a, b]:
-                expected = max(0.0, math.log(counts[a, b] / (totals[a] * contexts[b] / contexts.sum())))
-            assert found[a, b] == pytest.approx(expected, abs=1e-5)
+    right = slow_counts(rows, 5)
+    counts = np.hstack([right, right.T]) if directional else right + right.T
+    found = positive_mutual_information(scipy.sparse.csr_matrix(counts), ignored_ids=[0]).toarray()
+    counts[0], counts[:, ::VOCABULARY] = 0, 0
+    totals, contexts = counts.sum(axis=1), counts.sum(axis=0) ** 0.75
+    assert found.shape == counts.shape
+    for a, b in np.ndindex(counts.shape):
+        expected = 0.0
+        if counts[a, b]:
+            expected = max(0.0, math.log(counts[a, b] / (totals[a] * contexts[b] / contexts.sum())))
+        assert found[a, b] == pytest.approx(expected, abs=1e-5)
 
 
 def topics() -> np.ndarray:
@@ -61,6 +63,19 @@ def test_tokens_of_one_topic_lie_together() -> None:
     alike = normalised @ normalised.T
     same = np.equal.outer(np.arange(10) < 5, np.arange(10) < 5)
     assert alike[same].min() > alike[~same].max()
+
+
+def test_only_where_sides_count_do_tokens_before_and_after_another_lie_apart() -> None:
+    """1 and 2 stand before 5 and 6, 3 and 4 after them: the same neighbours, on other sides."""
+    generator = np.random.default_rng(0)
+    rows = np.stack([generator.integers(low, low + 2, size=400) for low in (1, 5, 3)], axis=1).astype(np.uint16)
+    alike = {}
+    for directional in (False, True):
+        vectors = cooccurrence_embeddings(rows, VOCABULARY, 3, directional=directional, ignored_ids=[0])
+        normalised = vectors[1:5] / np.linalg.norm(vectors[1:5], axis=1, keepdims=True)
+        alike[directional] = normalised @ normalised.T
+    assert alike[True][0, 1] > 0.9 and alike[True][2, 3] > 0.9
+    assert alike[True][:2, 2:].max() < 0 < alike[False][:2, 2:].min()
 
 
 def test_scale_and_tokens_that_do_not_occur() -> None:
@@ -91,5 +106,5 @@ def test_rows_of_nothing_but_special_tokens_leave_all_zero() -> None:
 
 
 def test_pairs_are_of_one_row() -> None:
-    counts = cooccurrence_counts(np.array([[1, 2], [3, 4]], np.uint16), VOCABULARY).toarray()
-    assert counts[2, 3] == 0 and counts[1, 2] == counts[2, 1] == 1
+    counts = right_neighbour_counts(np.array([[1, 2], [3, 4]], np.uint16), VOCABULARY).toarray()
+    assert counts.sum() == 2 and counts[1, 2] == counts[3, 4] == 1

@@ -1,8 +1,9 @@
 """Which tokens occur near one another -> token embeddings to start from, in seconds.
 
 The positive pointwise mutual information of tokens and their neighbours, cut to its largest singular values, is what
-skip-gram with negative sampling factorises too (Levy & Goldberg 2014). It reads every row once, at a small part of what
-a training step costs, and spares the encoder the steps in which it would learn no more than this.
+skip-gram with negative sampling factorises too (Levy & Goldberg 2014). Where neighbours to the left and to the right
+are told apart, embeddings know more of syntax (Ling et al. 2015, "Two/Too Simple Adaptations of Word2Vec for Syntax
+Problems"). It takes seconds, and spares the encoder the steps in which it would learn no more than this.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _ROWS_AT_ONCE = 16384
 _POWER_ITERATIONS = 4
 
 
-def cooccurrence_counts(rows: NDArray[np.integer], vocab_size: int, window: int = WINDOW) -> scipy.sparse.csr_matrix:
-    """How often two tokens stand in one row at most ``window`` apart; a pair at distance d counts 1/d.
+def right_neighbour_counts(rows: NDArray[np.integer], vocab_size: int, window: int = WINDOW) -> scipy.sparse.csr_matrix:
+    """How often a token stands to the right of another in one row, at most ``window`` apart; at distance d it is 1/d.
 
     Args:
         rows: (rows, length) token ids.
@@ -31,7 +32,7 @@ def cooccurrence_counts(rows: NDArray[np.integer], vocab_size: int, window: int 
         window: largest distance.
 
     Returns:
-        (vocab_size, vocab_size) symmetric, float32.
+        (vocab_size, vocab_size) float32, the token on the left first.
     """
     counts = scipy.sparse.csr_matrix((vocab_size, vocab_size), dtype=np.float32)
     for first in range(0, len(rows), _ROWS_AT_ONCE):
@@ -40,25 +41,30 @@ def cooccurrence_counts(rows: NDArray[np.integer], vocab_size: int, window: int 
             left, right = block[:, :-distance].ravel(), block[:, distance:].ravel()
             weights = np.full(len(left), 1 / distance, dtype=np.float32)
             counts += scipy.sparse.coo_matrix((weights, (left, right)), shape=counts.shape).tocsr()
-    return (counts + counts.T).tocsr()
+    return counts
 
 
 def positive_mutual_information(
     counts: scipy.sparse.csr_matrix, ignored_ids: Collection[int] = ()
 ) -> scipy.sparse.csr_matrix:
-    """max(0, log p(a, b) / (p(a) p(b)^0.75)), in nats, of symmetric counts; pairs that do not occur have 0.
+    """max(0, log p(a, b) / (p(a) p(b)^0.75)), in nats, of tokens and contexts; pairs that do not occur have 0.
 
     Args:
-        counts: see :func:`cooccurrence_counts`.
+        counts: (vocabulary, contexts) how often they occur together. Contexts are tokens, or tokens in places: the
+            vocabulary once or several times over.
         ignored_ids: tokens whose pairs are left out: special ones.
+
+    Returns:
+        (vocabulary, contexts) float32.
     """
     pairs = counts.tocoo()
-    ignored = np.zeros(counts.shape[0], dtype=bool)
+    vocab_size = counts.shape[0]
+    ignored = np.zeros(vocab_size, dtype=bool)
     ignored[list(ignored_ids)] = True
-    kept = ~(ignored[pairs.row] | ignored[pairs.col]) & (pairs.data > 0)
+    kept = ~(ignored[pairs.row] | ignored[pairs.col % vocab_size]) & (pairs.data > 0)
     row, column, weight = pairs.row[kept], pairs.col[kept], pairs.data[kept].astype(np.float64)
-    totals = np.bincount(row, weights=weight, minlength=counts.shape[0])
-    contexts = totals**CONTEXT_SMOOTHING
+    totals = np.bincount(row, weights=weight, minlength=vocab_size)
+    contexts = np.bincount(column, weights=weight, minlength=counts.shape[1]) ** CONTEXT_SMOOTHING
     information = np.log(weight) - np.log(totals[row]) - np.log(contexts[column] / contexts.sum())
     positive = information > 0
     values = (information[positive].astype(np.float32), (row[positive], column[positive]))
@@ -66,7 +72,13 @@ def positive_mutual_information(
 
 
 def cooccurrence_embeddings(
-    rows: NDArray[np.integer], vocab_size: int, size: int, *, ignored_ids: Collection[int] = (), seed: int = 0
+    rows: NDArray[np.integer],
+    vocab_size: int,
+    size: int,
+    *,
+    directional: bool = False,
+    ignored_ids: Collection[int] = (),
+    seed: int = 0,
 ) -> NDArray[np.float32]:
     """Embeddings in which tokens with similar neighbours lie close together.
 
@@ -74,6 +86,7 @@ def cooccurrence_embeddings(
         rows: (rows, length) token ids; of more than :data:`MAX_TOKENS` every so manieth row is read.
         vocab_size: number of entries.
         size: width.
+        directional: whether a neighbour to the left is another context than the same one to the right.
         ignored_ids: special tokens.
         seed: of the randomised decomposition.
 
@@ -85,7 +98,9 @@ def cooccurrence_embeddings(
     from sklearn.utils.extmath import randomized_svd
 
     step = max(1, rows.size // MAX_TOKENS)
-    information = positive_mutual_information(cooccurrence_counts(rows[::step], vocab_size), ignored_ids)
+    right = right_neighbour_counts(rows[::step], vocab_size)
+    counts = scipy.sparse.hstack([right, right.T]).tocsr() if directional else (right + right.T).tocsr()
+    information = positive_mutual_information(counts, ignored_ids)
     rank = min(size, vocab_size - 1)
     left, values, _ = randomized_svd(information, rank, n_iter=_POWER_ITERATIONS, random_state=seed)
     embeddings = np.zeros((vocab_size, size), dtype=np.float32)
