@@ -77,6 +77,7 @@ def cooccurrence_embeddings(
     size: int,
     *,
     directional: bool = False,
+    window: int = WINDOW,
     ignored_ids: Collection[int] = (),
     seed: int = 0,
 ) -> NDArray[np.float32]:
@@ -87,6 +88,7 @@ def cooccurrence_embeddings(
         vocab_size: number of entries.
         size: width.
         directional: whether a neighbour to the left is another context than the same one to the right.
+        window: largest distance of neighbours.
         ignored_ids: special tokens.
         seed: of the randomised decomposition.
 
@@ -98,7 +100,7 @@ def cooccurrence_embeddings(
     from sklearn.utils.extmath import randomized_svd
 
     step = max(1, rows.size // MAX_TOKENS)
-    right = right_neighbour_counts(rows[::step], vocab_size)
+    right = right_neighbour_counts(rows[::step], vocab_size, window)
     counts = scipy.sparse.hstack([right, right.T]).tocsr() if directional else (right + right.T).tocsr()
     information = positive_mutual_information(counts, ignored_ids)
     rank = min(size, vocab_size - 1)
