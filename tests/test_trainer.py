@@ -170,6 +170,14 @@ class TestThroughput:
         seconds = [line["wall_seconds"] for line in lines]
         assert seconds == sorted(seconds) and seconds[0] > 0
 
+    def test_a_peak_of_a_busy_moment_is_measured_again(
+        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        peaks = iter([1.0, 1e15])
+        monkeypatch.setattr("spanelectra.trainer.measure_peak_flops", lambda *_: next(peaks))
+        pretrain(small_run(rows, tmp_path / "run"))
+        assert all(0 < line["model_flops_utilisation"] < 1e-2 for line in read_lines(tmp_path / "run"))
+
     def test_flops_are_those_of_the_rows_and_smaller_in_a_head_start(self, rows: Path, tmp_path: Path) -> None:
         for name, head_start in (("run", 0.0), ("late", 0.5)):
             metrics = pretrain(small_run(rows, tmp_path / name, generator_head_start=head_start))

@@ -101,12 +101,16 @@ class SpanElectraTrainer(Trainer):
         )
         self.remove_callback(PrinterCallback)
         self.nonfinite_steps = NonFiniteSteps(args.device)
-        dtype = torch.bfloat16 if args.bf16 else torch.float32
-        self.peak_flops = measure_peak_flops(args.device, dtype) * args.world_size
+        self.peak_flops = self._measure_peak_flops()
         self._window_start: tuple[float, int, float] | None = None
         self._seconds_outside_training = 0.0
         self._session_start = time.perf_counter()
         self.seconds_before_session = 0.0
+
+    def _measure_peak_flops(self) -> float:
+        """FLOP/s that the devices of all processes can reach in this run's arithmetic."""
+        dtype = torch.bfloat16 if self.args.bf16 else torch.float32
+        return measure_peak_flops(self.args.device, dtype) * self.args.world_size
 
     def _progress(self, step: int) -> float:
         """From 0 at the start of the run to 1 at its end."""
@@ -228,7 +232,11 @@ class SpanElectraTrainer(Trainer):
             start, first_step, first_flops = self._window_start
             seconds = now - start - self._seconds_outside_training
             values["tokens_per_second"] = (self.tokens_before(step) - self.tokens_before(first_step)) / seconds
-            values["model_flops_utilisation"] = (flops - first_flops) / seconds / self.peak_flops
+            rate = (flops - first_flops) / seconds
+            if rate > self.peak_flops:
+                # what was measured on a busy machine is no peak
+                self.peak_flops = max(rate, self._measure_peak_flops())
+            values["model_flops_utilisation"] = rate / self.peak_flops
             if flops > first_flops:
                 values["seconds_left"] = self._remaining_flops() * seconds / (flops - first_flops)
         self._window_start, self._seconds_outside_training = (now, step, flops), 0.0

@@ -53,6 +53,10 @@ def test_resolving_twice_changes_nothing(settings: dict[str, Any]) -> None:
     assert once.resolved() == once
 
 
+def test_a_preset_may_be_written_as_its_task_is() -> None:
+    assert resolved(preset="CoNLL2003") == resolved(preset="conll2003")
+
+
 def test_resolving_leaves_the_original_as_it_is() -> None:
     settings = FineTuningArguments(preset="cola", **FILES)
     before = dataclasses.asdict(settings)

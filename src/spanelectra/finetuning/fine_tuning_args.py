@@ -174,6 +174,7 @@ class FineTuningArguments(TaskArguments):
                 value = preset[field.name]
             given[field.name] = checked_value(value, kinds[field.name], field.name)
         settings = FineTuningArguments(**given)
+        settings.preset = self.preset and self.preset.lower()
         if settings.task is None:
             raise UserError("task is missing: pass --task classification, token or qa, or a --preset.")
         for name in _PATHS:
@@ -212,11 +213,11 @@ class FineTuningArguments(TaskArguments):
     def _preset(self) -> dict[str, Any]:
         if self.preset is None:
             return {}
-        if self.preset not in PRESETS:
+        preset = PRESETS.get(self.preset.lower())
+        if preset is None:
             raise UserError(
                 f"unknown preset '{self.preset}'; there are {', '.join(PRESETS)}.{did_you_mean(self.preset, PRESETS)}"
             )
-        preset = PRESETS[self.preset]
         if self.task not in (None, preset["task"]):
             raise UserError(f"preset {self.preset} is for --task {preset['task']}, not for --task {self.task}.")
         return preset
