@@ -281,12 +281,14 @@ class TestAlarms:
         assert read_lines(tmp_path / "run")[-1]["step"] == 4
         assert not (tmp_path / "run" / "metrics.json").exists()
 
-    def test_a_held_out_loss_that_is_no_number_ends_the_run(
-        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("rollbacks", [0, 2])
+    def test_a_held_out_loss_that_is_no_number_ends_a_run_that_may_not_go_back_any_more(
+        self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rollbacks: int
     ) -> None:
         monkeypatch.setattr("spanelectra.modeling_spanelectra.vocabulary_loss", break_down(math.nan, after=3))
-        with pytest.raises(TrainingDiverged, match="mlm_loss is nan at step 3"):
-            pretrain(small_run(rows, tmp_path / "run", method="bert"))
+        went = "the run went back 2 time" if rollbacks else "diverged: held-out mlm_loss no number at step 3"
+        with pytest.raises(TrainingDiverged, match=went):
+            pretrain(small_run(rows, tmp_path / "run", method="bert", max_rollbacks=rollbacks, max_nonfinite_steps=9))
 
 
 def break_down(number: float, after: int) -> Callable[[Tensor, Tensor], Tensor]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from spanelectra import evaluation, export, pretraining, quickstart
 from spanelectra.callbacks import RunStopped, TrainingDiverged
 from spanelectra.cli import COMMANDS, main
+from spanelectra.data import tokenization
 from spanelectra.finetuning import fine_tuning, probing
 from spanelectra.recipe_files import RECIPES_DIRECTORY
 from spanelectra.several_processes import ProcessLost
@@ -185,6 +187,42 @@ def test_a_run_that_failed_says_why_without_a_trace(
     stand_in(monkeypatch, pretraining, "pretrain", error)
     assert run("pretrain", "--resume", "RUN") == 1
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2 bytes."),
+    ],
+)
+def test_a_full_memory_is_no_defect(
+    error: Exception, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(monkeypatch, pretraining, "pretrain", error)
+    assert run("pretrain", "--resume", "RUN") == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: memory is full (") and "halve --per_device_train_batch_size" in said
+    assert "more" not in said and "tried to allocate 2" in said.lower()
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ("a.txt,b.txt", ["a.txt", "b.txt"]),
+        ("a.txt, b.txt", ["a.txt", "b.txt"]),
+        ("[a.txt,b.txt]", ["a.txt", "b.txt"]),
+        ("a.txt", "a.txt"),
+        ("one,file", "one,file"),
+    ],
+)
+def test_text_is_one_place_or_several_separated_by_commas(
+    given: str, read: str | list[str], here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("one,file").write_text("text")
+    calls = stand_in(monkeypatch, tokenization, "vocab")
+    assert run("vocab", "--data_dir", given, "--out_dir", "TOK") == 0
+    assert calls[0]["data_dir"] == read
 
 
 def test_quickstart_needs_no_arguments(monkeypatch: pytest.MonkeyPatch) -> None:

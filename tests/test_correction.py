@@ -173,6 +173,9 @@ def test_a_run_trains_resumes_to_the_bit_and_is_exported_and_inspected(
     metrics = pretrain(small_run(rows, tmp_path / "whole", **settings))
     assert 0 < metrics["held_out"]["correction_loss"] < 2 * math.log(600)
     assert 0 <= metrics["held_out"]["correction_accuracy"] <= 1
+    # so young a generator restores hardly anything
+    expected = pytest.approx(metrics["unigram_cross_entropy"], rel=0.1)
+    assert metrics["held_out"]["correction_unigram_loss"] == expected
     assert all("correction_loss" in line for line in read_lines(tmp_path / "whole"))
 
     pretrain_with_a_stop(small_run(rows, tmp_path / "cut", **settings))

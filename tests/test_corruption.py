@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -73,7 +74,7 @@ def test_the_rows_are_what_a_discriminator_beside_its_generator_reads(
         assert again.losses[name] == fed.losses[name], name
 
     # and by hand
-    generator = load_generator(generator_run).eval().generator
+    generator = load_generator(generator_run, print).eval().generator
     assert generator is not None
     spans = (batch[name] for name in ("left_boundaries", "right_boundaries", "span_positions"))
     said = generator(batch["input_ids"], batch["masked_positions"], *spans)
@@ -111,6 +112,7 @@ def test_the_metadata_says_what_was_done(rows: Path, fake: Path, generator_run: 
         "generator": str(generator_run),
         "sampling_source": "mlm",
         "sampling_temperature": 1.0,
+        "masking": "span",
         "max_span_length": 20,
         "seed": 4,
     }
@@ -182,6 +184,27 @@ def test_rows_without_a_validation_split(rows: Path, generator_run: Path, tmp_pa
     assert metrics["held_out"] == {}
 
 
+def test_a_generator_of_single_tokens_fills_spans_where_it_is_told_to(rows: Path, tmp_path: Path) -> None:
+    pretrain(small_run(rows, tmp_path / "bert", method="bert"))
+    for name, options in (("tokens", {}), ("spans", {"masking": "span", "max_span_words": 2})):
+        written = corrupt(str(tmp_path / "bert"), str(rows), str(tmp_path / name), quiet=True, **options)
+        assert written["masking"] == name.removesuffix("s")
+        features = CorruptedRows(tmp_path / name, "train").collate(first_rows(16))
+        assert bool(features["right_boundaries"].any()) == bool(features["decoy_scored"].any()) == (name == "spans")
+    with pytest.raises(UserError, match=r"single tokens were masked there, and sbpo .* corrupt --masking span"):
+        pretrain(small_run(tmp_path / "tokens", tmp_path / "run", stage="discriminator"))
+    for name, objectives in (("tokens", ["ato"]), ("spans", ["ato", "sbpo"])):
+        run = small_run(tmp_path / name, tmp_path / f"run-{name}", stage="discriminator", objectives=objectives)
+        assert pretrain(run)["held_out"]["ato_auc"] > 0
+
+
+def test_a_loaders_process_opens_the_same(fake: Path) -> None:
+    for decoys in (True, False):
+        features = CorruptedRows(fake, "train", decoys)
+        again = pickle.loads(pickle.dumps(features)).collate(first_rows(4))
+        assert again.keys() == features.collate(first_rows(4)).keys()
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -194,6 +217,9 @@ class TestRefusals:
             ({"mask_ratio": 0.9}, "boundary"),
             ({"mask_ratio": 0.0}, "mask_ratio"),
             ({"max_span_words": 0}, "max_span_words"),
+            ({"masking": "spam"}, "Did you mean 'span'"),
+            ({"masking": "token", "max_span_words": 2}, "single tokens are masked"),
+            ({"masking": "token", "sampling_source": "sbgo"}, "it needs --masking span"),
             ({"generator": "nowhere"}, "nowhere does not exist"),
             ({"data": "nowhere"}, "nowhere"),
         ],

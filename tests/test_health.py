@@ -34,7 +34,10 @@ def make_monitor(**settings) -> HealthMonitor:
     ("metrics", "words"),
     [
         (STUCK_GENERATOR, ["guessing by frequency", "step 1000", "MLM loss 7.30", "cross-entropy 7.30"]),
-        ({"correction_loss": 7.3}, ["names originals no better", "correction loss 7.30", "--correction_weight"]),
+        (
+            {"correction_loss": 8.1, "correction_unigram_loss": 8.1},
+            ["names originals no better", "correction loss 8.10", "--correction_weight"],
+        ),
         (STUCK_ATO, ["all-token head", "commoner verdict", "0.900 against 0.900", "AUC 0.51", "--ato_weight"]),
         (STUCK_SBPO, ["span-boundary head", "0.550 against 0.600", "--sbpo_weight"]),
         ({"mlm_loss": math.nan}, ["mlm_loss is nan at step 1000", "diverged"]),
@@ -106,7 +109,7 @@ def test_a_healthy_run_raises_none(start):
         {"ato_accuracy": 0.9, "ato_majority_accuracy": 0.9, "ato_auc": 0.6},  # ranks well, threshold not reached yet
         {"ato_accuracy": 0.91, "ato_majority_accuracy": 0.9, "ato_auc": 0.52},  # beats the majority
         {"mlm_loss": 7.2},  # beats frequency by more than the margin
-        {"correction_loss": 7.2},
+        {"correction_loss": 8.0, "correction_unigram_loss": 8.1},
     ],
 )
 def test_one_sign_of_learning_is_enough(metrics):

@@ -92,7 +92,9 @@ def test_logits_that_are_not_finite_do_not_end_the_run_before_its_alarm():
 @pytest.mark.parametrize("batches", [1, 3])
 def test_gathered_metrics_equal_counting_over_all_batches(batches):
     model = joint_model("electra", objectives=["mlm", "sbgo", "ato", "sbpo", "correction"])
-    gathered = PretrainingMetrics()
+    costs = torch.rand(model.config.generator_config.vocab_size)
+    gathered = PretrainingMetrics(unigram_costs=costs)
+    by_frequency = []
     right, sbgo_right, entropies, changed, corrected = [], [], [], [], []
     verdicts = {name: ([], []) for name in ("ato", "ato_masked", "sbpo", "sbpo_masked")}
     losses = {"loss": [], "mlm_loss": [], "sbgo_loss": [], "ato_loss": [], "sbpo_loss": [], "correction_loss": []}
@@ -127,6 +129,7 @@ def test_gathered_metrics_equal_counting_over_all_batches(batches):
                 changed.append(bool(is_replaced))
                 if is_replaced:
                     corrected.append(int(output.correction_logits[row, column].argmax()) == label)
+                    by_frequency.append(costs[label].item())
                 note("ato_masked", output.ato_logits[row, position], is_replaced)
                 note("sbpo", output.sbpo_logits[row, column], is_replaced)
                 note("sbpo_masked", output.sbpo_logits[row, column], is_replaced)
@@ -144,6 +147,7 @@ def test_gathered_metrics_equal_counting_over_all_batches(batches):
         "generator_entropy": mean(entropies),
         "replaced_rate": mean(changed),
         "correction_accuracy": mean(corrected),
+        "correction_unigram_loss": mean(by_frequency),
     }
     for prefix, (logits, replaced) in verdicts.items():
         counted = slow_metrics(logits, replaced)

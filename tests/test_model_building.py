@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -156,20 +157,20 @@ class TestTheTrainedGenerator:
         config = SpanElectraConfig(generator_config=encoder_config("electra"), objectives=["mlm"])
         model = SpanElectraForPreTraining(config)
         model.save_pretrained(tmp_path / "model")
-        assert load_generator(tmp_path / "model").generator is not None
+        assert load_generator(tmp_path / "model", print).generator is not None
         with torch.no_grad():
             model.generator.language_model.get_output_embeddings().bias[3] = torch.nan
         model.save_pretrained(tmp_path / "model")
         with pytest.raises(UserError, match="bias holds what is no number; its training diverged"):
-            load_generator(tmp_path / "model")
+            load_generator(tmp_path / "model", print)
 
     def test_a_run_without_one(self, tmp_path: Path) -> None:
         config = SpanElectraConfig(discriminator_config=encoder_config("electra"), objectives=["ato"], sharing="none")
         SpanElectraForPreTraining(config).save_pretrained(tmp_path / "model")
         with pytest.raises(UserError, match="this run trained no generator"):
-            load_generator(tmp_path)
+            load_generator(tmp_path, print)
         with pytest.raises(UserError, match="does not exist"):
-            load_generator(tmp_path / "nowhere")
+            load_generator(tmp_path / "nowhere", print)
 
     def test_rows_longer_than_its_positions(self, tokenizer: PreTrainedTokenizerFast, generator_run: Path) -> None:
         settings = {"stage": "discriminator", "generator": str(generator_run), "max_position_embeddings": 1024}
@@ -180,7 +181,7 @@ class TestTheTrainedGenerator:
     def test_a_saved_model_knows_its_tokenizer_too(
         self, rows: Path, other_rows: Path, generator_run: Path, tokenizer: PreTrainedTokenizerFast
     ) -> None:
-        trained = load_generator(generator_run)
+        trained = load_generator(generator_run, print)
         other = load_tokenizer(other_rows / "tokenizer")
         for source in (generator_run, generator_run / "model"):
             check_generator_fits(str(source), trained, tokenizer, LENGTH)
@@ -195,6 +196,31 @@ class TestTheTrainedGenerator:
         build(tokenizer, **settings)
         with pytest.raises(UserError, match="SBGO"):
             build(tokenizer, sampling_source="sbgo", **settings)
+
+    def test_sampling_from_a_boundary_head_of_another_size(
+        self, rows: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    ) -> None:
+        pretrain(small_run(rows, tmp_path / "run", stage="generator", max_span_length=7, span_position_size=9))
+        settings = {"stage": "discriminator", "generator": str(tmp_path / "run"), "sampling_source": "sbgo"}
+        with pytest.raises(UserError, match="add --max_span_length 7 --span_position_size 9, as the generator"):
+            build(tokenizer, max_span_length=8, **settings)
+        build(tokenizer, max_span_length=7, span_position_size=9, **settings)
+
+    def test_a_run_that_has_not_ended_is_said_to_have_not(
+        self, rows: Path, generator_run: Path, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+    ) -> None:
+        assert not any("whole" in sentence for sentence in said_of(tokenizer, generator_run))
+        pretrain(small_run(rows, tmp_path / "run", stage="generator", save_steps=4))
+        shutil.rmtree(tmp_path / "run" / "model")
+        assert any(
+            "has no finished model that is whole: its newest whole checkpoint is taken, checkpoint-6" in sentence
+            for sentence in said_of(tokenizer, tmp_path / "run")
+        )
+
+
+def said_of(tokenizer: PreTrainedTokenizerFast, generator: Path) -> list[str]:
+    """What is said when a discriminator is built from a generator."""
+    return build(tokenizer, stage="discriminator", generator=str(generator)).said  # type: ignore[return-value]
 
 
 class TestCompile:

@@ -76,7 +76,7 @@ def test_accumulated_micro_batches_train_like_one_large_batch(rows: Path, tmp_pa
 
 def test_the_two_stages_and_corrupted_rows(rows: Path, tmp_path: Path) -> None:
     pretrain(small_run(rows, tmp_path / "generator", stage="generator"))
-    generator = load_generator(tmp_path / "generator")
+    generator = load_generator(tmp_path / "generator", print)
     assert generator.discriminator is None
     settings = {"stage": "discriminator", "generator": str(tmp_path / "generator")}
     metrics = pretrain(small_run(rows, tmp_path / "discriminator", **settings))

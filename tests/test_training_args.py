@@ -152,11 +152,23 @@ def test_the_defaults_of_every_method_pass_the_check(method):
         ({"stage": "discriminator", "init_generator_from": "dir"}, "--init_generator_from has no place"),
         ({"generator": "gen"}, "--generator is for --stage discriminator, not for --stage joint"),
         ({"init_generator_from": "dir"}, "--init_generator_from goes with --init_from"),
+        ({"init_from": "dir", "init_generator_from": "other"}, "embeddings of its own.*add --sharing none"),
+        (
+            {"lr_scheduler_type": "warmup_stable_decay", "warmup_ratio": 0.5, "decay_ratio": 0.6},
+            "warmup_ratio 0.5 and decay_ratio 0.6 are shares of the run",
+        ),
     ],
 )
 def test_a_setting_out_of_range_or_at_odds_is_named(settings, message):
     with pytest.raises(UserError, match=message):
         PretrainingArguments(**(PLACES | settings)).check()
+
+
+def test_a_recipe_is_taken_from_python_too():
+    settings = PretrainingArguments.from_recipe("tiny-generator", learning_rate=3.0)
+    assert (settings.recipe, settings.learning_rate) == ("tiny-generator", 3.0)
+    recipe = load_recipe("tiny-generator")
+    assert {name: getattr(settings, name) for name in recipe} == {**recipe, "learning_rate": 3.0}
 
 
 @pytest.mark.parametrize(
@@ -181,6 +193,7 @@ def test_a_setting_out_of_range_or_at_odds_is_named(settings, message):
         ),
         (SECOND_STAGE | {"generator_size": 0.25}, "generator_size=0.25 has no effect: the generator is there"),
         (SECOND_STAGE | {"generator_depth": 0.5}, "generator_depth=0.5 has no effect: the generator is there"),
+        (SECOND_STAGE | {"mask_token_ratio": 0.8}, "mask_token_ratio=0.8 has no effect: a frozen generator sees"),
         (SECOND_STAGE | {"generator_head_start": 0.5}, "generator_head_start=0.5 has no effect"),
         (SECOND_STAGE | {"dropout": 0.3}, "dropout=0.3 has no effect: the discriminator takes the generator's"),
         (SECOND_STAGE | {"init_from": "dir", "warm_start": "grow"}, "warm_start=grow has no effect: .* --init_from"),

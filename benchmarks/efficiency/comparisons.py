@@ -164,13 +164,15 @@ def crossings(first: Scores, second: Scores) -> list[float]:
     """Training FLOPs at which the curves of two methods cross, interpolated in log FLOPs; none beyond the budgets."""
     ours, theirs = _means(first), _means(second)
     gaps = [(budget, ours[budget] - theirs[budget]) for budget in ours if budget in theirs and budget > 0]
-    # at a budget at which they are equal, the ones beside it tell whether they cross
-    gaps = [(budget, gap) for budget, gap in gaps if gap]
-    return [
-        _between(low, high, before / (before - after))
-        for (low, before), (high, after) in itertools.pairwise(gaps)
-        if before * after < 0
-    ]
+    found = []
+    # at budgets at which they are equal, the ones beside those tell whether they cross there
+    unequal = [place for place, (_, gap) in enumerate(gaps) if gap]
+    for start, end in itertools.pairwise(unequal):
+        (low, before), (high, after) = gaps[start], gaps[end]
+        if before * after < 0:
+            is_beside = end == start + 1
+            found.append(_between(low, high, before / (before - after)) if is_beside else gaps[start + 1][0])
+    return found
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ def unprefixed(logs: dict[str, Any]) -> dict[str, float]:
 
 
 class HealthCallback(TrainerCallback):
-    """Shows the alarms of a :class:`HealthMonitor`, and ends a run whose loss is no longer a number."""
+    """Shows the alarms of a :class:`HealthMonitor`."""
 
     def __init__(self, monitor: HealthMonitor, console: Console) -> None:
         self.monitor = monitor
@@ -234,9 +234,6 @@ class HealthCallback(TrainerCallback):
         alarms = self.monitor.check(state.global_step, unprefixed(logs), held_out="eval_loss" in logs)
         for alarm in alarms if state.is_world_process_zero else []:
             sound_alarm(self.console, alarm)
-        for alarm in alarms:
-            if "diverged" in alarm:
-                raise TrainingDiverged(alarm)
 
 
 class SaveAndStopCallback(TrainerCallback):

@@ -88,14 +88,14 @@ def remove_old_checkpoints(run: str | Path, keep: int, held_out_losses: Mapping[
 
     Args:
         run: the run's directory.
-        keep: 0 keeps all.
+        keep: at least 1.
         held_out_losses: optimiser step -> held-out loss; the best checkpoint is the one with the least of those that
             were evaluated where they were saved.
     """
     checkpoints, losses = list_checkpoints(run), held_out_losses or {}
     evaluated = [path for path in checkpoints if math.isfinite(losses.get(checkpoint_step(path), math.nan))]
     best = min(evaluated, key=lambda path: losses[checkpoint_step(path)], default=None)
-    for checkpoint in checkpoints[:-keep] if keep > 0 else []:
+    for checkpoint in checkpoints[:-keep]:
         if checkpoint != best:
             shutil.rmtree(checkpoint, ignore_errors=True)
 

@@ -165,7 +165,9 @@ def _checked_text(text: str, kind: Any, flag: str) -> str:
 
     options = [option for option in get_args(kind) if option is not type(None)]
     if list[str] in options and str in options:
-        return text
+        parts = text.split(",")
+        is_list = len(parts) > 1 and not text.startswith("[") and not Path(text).expanduser().exists()
+        return json.dumps([part.strip() for part in parts]) if is_list else text
     if len(options) < len(get_args(kind)):
         if text in ("null", "None"):
             return text
@@ -290,12 +292,23 @@ def _explain_file_error(error: OSError) -> int:
 
 def _explain_run_error(error: RuntimeError) -> int:
     """Exit code of a run that was stopped, or failed as its message says; else it is a defect and keeps its trace."""
+    import torch
+
     from spanelectra.callbacks import RunFailed, RunStopped
 
     if isinstance(error, RunStopped):
         return error.exit_code
     if isinstance(error, RunFailed):
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    if isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        first = str(error).strip().splitlines()[0]
+        print(
+            f"error: memory is full ({first[:200]}). Take a smaller batch: in pre-training halve "
+            "--per_device_train_batch_size and double --gradient_accumulation_steps, which leaves a step its rows, or "
+            "pass --gradient_checkpointing true.",
+            file=sys.stderr,
+        )
         return 1
     raise error
 

@@ -131,9 +131,9 @@ class CorruptedRows:
     def __len__(self) -> int:
         return len(self._arrays["corrupted_ids"])
 
-    def __reduce__(self) -> tuple[type[CorruptedRows], tuple[Path, str]]:
+    def __reduce__(self) -> tuple[type[CorruptedRows], tuple[Path, str, bool]]:
         """A loader's process opens the files itself; pickled, a memory map would be a copy of all of it."""
-        return CorruptedRows, (self.directory, self.split)
+        return CorruptedRows, (self.directory, self.split, self.decoys)
 
     @property
     def max_seq_length(self) -> int:

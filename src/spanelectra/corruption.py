@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -35,12 +35,16 @@ from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.recipe_files import load_recipe
 from spanelectra.training_args import PretrainingArguments
 
+# as of `pretrain`
+_MASKINGS = ("span", "token")
+
 
 def corrupt(
     generator: str,
     data: str,
     out_dir: str,
     mask_ratio: float | None = None,
+    masking: Literal["span", "token"] | None = None,
     max_span_words: int | None = None,
     sampling_source: str | None = None,
     sampling_temperature: float = 1.0,
@@ -56,6 +60,7 @@ def corrupt(
         data: directory that `spanelectra prepare` wrote.
         out_dir: directory to write; `spanelectra pretrain --stage discriminator --data` takes it.
         mask_ratio: share of tokens to replace; by default as the generator was trained.
+        masking: span or token; by default as the generator was trained. SBPO needs spans.
         max_span_words: longest span in words; by default as the generator was trained.
         sampling_source: mlm, sbgo or mixed logits; by default as the generator was trained.
         sampling_temperature: divides the logits.
@@ -70,25 +75,35 @@ def corrupt(
     Raises:
         UserError: for a generator, data or out_dir that do not fit.
     """
-    _check_numbers(sampling_source, sampling_temperature, batch_size, seed)
+    _check_choices(masking, sampling_source)
+    _check_numbers(sampling_temperature, batch_size, seed)
     target = check_output_directory(
         out_dir, {FEATURES_NAME, TOKENIZER_DIRECTORY, *feature_files()}, overwrite=overwrite
     )
     console = make_console(quiet)
-    model = load_generator(generator).eval()
+    model = load_generator(generator, lambda sentence: say(console, sentence)).eval()
     settings = _generator_settings(generator)
     settings.seed = seed
     # a saved model without its run states no masking, but its boundary heads know the longest span
     settings.max_span_length = model.config.max_span_length
     if mask_ratio is not None:
         settings.mask_ratio = mask_ratio
+    settings.masking = masking or settings.masking or "span"
+    # which objectives trained the generator is no matter to who reads its samples
+    settings.objectives = []
     if max_span_words is not None:
+        if settings.masking == "token":
+            raise UserError(
+                "max_span_words: single tokens are masked, as the generator was trained; add --masking span."
+            )
         settings.max_span_words = max_span_words
     # what the discriminator reads is what the generator samples, however the generator saw its masks
     settings.mask_token_ratio, settings.random_token_ratio = 1.0, 0.0
     source = sampling_source or model.config.sampling_source
     if source != "mlm" and (model.generator is None or model.generator.span_boundary_head is None):
         raise UserError(f"sampling_source {source} needs a generator trained with SBGO. Sample from mlm.")
+    if source != "mlm" and settings.masking == "token":
+        raise UserError(f"sampling_source {source} predicts from span boundaries: it needs --masking span.")
     model.config.sampling_source, model.config.sampling_temperature = source, sampling_temperature
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
@@ -99,7 +114,7 @@ def corrupt(
         for split, rows in splits.items():
             collate = build_collator(rows, settings, held_out=split == "validation")
             # the generator had no use for decoys, the discriminator has
-            collate.policy = dataclasses.replace(collate.policy, decoys=collate.policy.masking == "span")
+            collate.policy = dataclasses.replace(collate.policy, decoys=settings.masking == "span")
             summary[split] = _write_split(partial, split, rows, collate, model, batch_size, console)
         metadata = {
             "format_version": FORMAT_VERSION,
@@ -108,6 +123,7 @@ def corrupt(
             "generator": str(generator),
             "sampling_source": source,
             "sampling_temperature": sampling_temperature,
+            "masking": settings.masking,
             "max_span_length": settings.max_span_length,
             "seed": seed,
             "splits": summary,
@@ -122,10 +138,13 @@ def corrupt(
     return metadata
 
 
-def _check_numbers(source: str | None, temperature: float, batch_size: int, seed: int) -> None:
-    if source is not None and source not in SAMPLING_SOURCES:
-        hint = did_you_mean(source, SAMPLING_SOURCES)
-        raise UserError(f"sampling_source: '{source}' is not one of {', '.join(SAMPLING_SOURCES)}.{hint}")
+def _check_choices(masking: str | None, source: str | None) -> None:
+    for name, value, choices in (("masking", masking, _MASKINGS), ("sampling_source", source, SAMPLING_SOURCES)):
+        if value is not None and value not in choices:
+            raise UserError(f"{name}: '{value}' is not one of {', '.join(choices)}.{did_you_mean(value, choices)}")
+
+
+def _check_numbers(temperature: float, batch_size: int, seed: int) -> None:
     if not temperature > 0:
         raise UserError(f"sampling_temperature must be above 0, got {temperature}.")
     if batch_size < 1:

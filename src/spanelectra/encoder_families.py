@@ -8,6 +8,7 @@ and not to the whole row.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -222,9 +223,10 @@ def scale_encoder_config(config: PreTrainedConfig, size: float, depth: float) ->
     fields = config.to_dict()
     for field in encoder_family(config.model_type).size_fields:
         scaled = fields[field] * size
-        if scaled < 1 or scaled != int(scaled):
+        # a third cannot be written as a decimal number
+        if round(scaled) < 1 or not math.isclose(scaled, round(scaled), rel_tol=1.5e-3):
             raise UserError(f"generator_size {size} of {field} {fields[field]} is {scaled:g}: choose a whole fraction.")
-        fields[field] = int(scaled)
+        fields[field] = round(scaled)
     fields["num_hidden_layers"] = max(1, round(fields["num_hidden_layers"] * depth))
     if "layer_types" in fields:
         fields["layer_types"] = fields["layer_types"][: fields["num_hidden_layers"]]

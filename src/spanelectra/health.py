@@ -162,15 +162,14 @@ class HealthMonitor:
         done, share = step - start, (step - start) / max(1, self.max_steps - start)
         return done >= self.limits.warm_up_steps and share >= self.limits.warm_up_progress
 
-    def _against_frequency(self, metrics: dict[str, float], name: str, head: str) -> str | None:
-        """What a head's loss is beside guessing by frequency, where it is no better; else ``None``."""
-        loss, unigram = metrics.get(name), self.unigram_cross_entropy
+    def _against_frequency(self, loss: float | None, unigram: float | None, head: str) -> str | None:
+        """What a head's loss is beside guessing the same tokens by frequency, where it is no better; else ``None``."""
         if loss is None or unigram is None or not math.isfinite(loss) or loss < unigram - self.limits.unigram_margin:
             return None
         return f"{head} loss {loss:.2f}, unigram cross-entropy {unigram:.2f}"
 
     def _check_generator(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
-        beside = self._against_frequency(metrics, "mlm_loss", "MLM")
+        beside = self._against_frequency(metrics.get("mlm_loss"), self.unigram_cross_entropy, "MLM")
         if beside is None:
             return []
         return [
@@ -183,7 +182,9 @@ class HealthMonitor:
         ]
 
     def _check_correction(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:
-        beside = self._against_frequency(metrics, "correction_loss", "correction")
+        # replaced tokens are rarer than others
+        unigram = metrics.get("correction_unigram_loss")
+        beside = self._against_frequency(metrics.get("correction_loss"), unigram, "correction")
         if beside is None:
             return []
         return [

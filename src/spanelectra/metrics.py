@@ -52,15 +52,18 @@ class PretrainingMetrics:
     logits, by SBGO's for ``sbgo_accuracy``) is right, ``generator_entropy`` the mean entropy in nats of the MLM
     distribution, ``replaced_rate`` the share of masked tokens that sampling changed. ``ato_…`` are over all tokens,
     ``ato_masked_…`` over masked ones, ``sbpo_…`` over masked and decoy spans, ``sbpo_masked_…`` over masked spans.
-    ``correction_accuracy`` is the share of replaced tokens whose original is the discriminator's best guess.
+    ``correction_accuracy`` is the share of replaced tokens whose original is the discriminator's best guess,
+    ``correction_unigram_loss`` what guessing the same originals by frequency costs.
 
     Args:
+        unigram_costs: (vocabulary,) nats of guessing each token by its frequency.
         training: leave out what is not a number, for such a step is skipped, and add to each loss the largest of its
             batches, as ``…_loss_max``.
     """
 
-    def __init__(self, training: bool = False) -> None:
+    def __init__(self, training: bool = False, unigram_costs: Tensor | None = None) -> None:
         self.training = training
+        self.unigram_costs = unigram_costs
         self._losses: defaultdict[str, list[Tensor]] = defaultdict(list)
         self._sums: defaultdict[str, list[Tensor]] = defaultdict(list)
         self._detections: defaultdict[str, list[tuple[Tensor, Tensor]]] = defaultdict(list)
@@ -105,6 +108,8 @@ class PretrainingMetrics:
                 corrected = output.replaced.gather(1, masked_positions) & (labels != IGNORE_INDEX)
                 is_right = output.correction_logits.argmax(-1) == labels
                 self._sums["correction_accuracy"].append(is_right[corrected].float())
+                if self.unigram_costs is not None:
+                    self._sums["correction_unigram_loss"].append(self.unigram_costs[labels[corrected]])
             if output.ato_logits is not None:
                 self._detections["ato_masked"].append(
                     (output.ato_logits.gather(1, masked_positions)[scored], masked_replaced)

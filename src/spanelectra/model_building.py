@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from spanelectra.checkpointing import TOKENIZER_DIRECTORY, find_model
+from spanelectra.checkpointing import TOKENIZER_DIRECTORY, find_model, list_checkpoints
 from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.data.cooccurrence import cooccurrence_embeddings
 from spanelectra.data.tokenization import load_tokenizer, tokenizer_fingerprint
@@ -165,14 +165,21 @@ def _joint_model(
     return model
 
 
-def load_generator(run: str | Path) -> SpanElectraForPreTraining:
+def load_generator(run: str | Path, report: Report) -> SpanElectraForPreTraining:
     """Open the model of a run that trained a generator.
+
+    Args:
+        run: or a saved model.
+        report: told where the run has not ended, and which of its checkpoints is taken.
 
     Raises:
         UserError: where it holds none, or one whose weights are no numbers: its samples would be all the same, which a
             discriminator learns to tell in no time.
     """
-    trained = SpanElectraForPreTraining.from_pretrained(find_model(run))
+    directory = find_model(run)
+    if directory in list_checkpoints(run):
+        report(f"{run} has no finished model that is whole: its newest whole checkpoint is taken, {directory.name}")
+    trained = SpanElectraForPreTraining.from_pretrained(directory)
     if trained.generator is None:
         raise UserError(f"--generator {run}: this run trained no generator. Run --stage generator first.")
     broken = [name for name, weight in trained.generator.named_parameters() if not weight.isfinite().all()]
@@ -209,7 +216,7 @@ def _discriminator_model(
 ) -> SpanElectraForPreTraining:
     """A discriminator started from a trained generator, which stays, frozen, where samples must be drawn from it."""
     draws_samples = settings.generator is not None and not corrupted_data
-    trained = load_generator(settings.generator) if settings.generator else None
+    trained = load_generator(settings.generator, report) if settings.generator else None
     if settings.generator and trained is not None:
         check_generator_fits(settings.generator, trained, tokenizer, length)
     generator_config = trained.generator.config if trained is not None and trained.generator is not None else None
@@ -246,6 +253,13 @@ def copy_generator(trained: SpanElectraGenerator, target: SpanElectraGenerator) 
     if target.span_boundary_head is not None:
         if trained.span_boundary_head is None:
             raise UserError("sampling_source needs a generator trained with SBGO; this one was not. Sample from mlm.")
+        heads = trained.span_boundary_head, target.span_boundary_head
+        (length, size), wanted = (head.position_embeddings.weight.shape for head in heads)
+        if (length, size) != wanted:
+            raise UserError(
+                "sampling_source takes the generator's span-boundary head, and both models have heads of one size: add "
+                f"--max_span_length {length} --span_position_size {size}, as the generator was trained."
+            )
         target.span_boundary_head.load_state_dict(trained.span_boundary_head.state_dict())
 
 

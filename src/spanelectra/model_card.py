@@ -22,7 +22,7 @@ _PURPOSE = {
     "discriminator": "This is the discriminator: the encoder to fine-tune. Its head tells, for each token, whether it "
     "was replaced by a generator's guess.",
     "generator": "This is the generator: a masked language model that fills in [MASK]. The discriminator trained with "
-    "it, where there is one, is usually the better encoder to fine-tune.",
+    "it, where there is one, may be the better encoder: compare both on your task.",
 }
 
 _OPEN_VERDICTS = """\

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import gc
 import json
+import math
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -86,6 +88,8 @@ def break_gradient_of_broken_loss(loss: Tensor) -> Tensor:
 class NumericalSafetyCallback(TrainerCallback):
     """Ends a session with :class:`NumericalBreakdown` after so many broken steps in a row as the settings allow.
 
+    And where a held-out loss is no number, for then weights or activations are past what left-out steps can save.
+
     It looks every so many steps, and wherever the log waits for the device anyway; steps that are left out change
     nothing, so that being late costs their time only.
 
@@ -107,7 +111,26 @@ class NumericalSafetyCallback(TrainerCallback):
             f"{counts.longest_row} steps in a row had to be left out at step {state.global_step} ({what}; "
             f"learning rate {settings.learning_rate:g})"
         )
-        raise NumericalBreakdown(message, Path(settings.out_dir), state.global_step, settings.max_rollbacks)
+        raise self._breakdown(message, state)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        losses = {name: value for name, value in (logs or {}).items() if re.fullmatch("eval_(.+_)?loss", name)}
+        broken = [name.removeprefix("eval_") for name, value in losses.items() if not math.isfinite(value)]
+        if broken:
+            # the sum of the others is one, too
+            names = " and ".join([name for name in broken if name != "loss"] or broken)
+            raise self._breakdown(f"held-out {names} no number at step {state.global_step}", state)
+
+    def _breakdown(self, message: str, state: TrainerState) -> NumericalBreakdown:
+        settings = self.trainer.settings
+        return NumericalBreakdown(message, Path(settings.out_dir), state.global_step, settings.max_rollbacks)
 
 
 def read_rollbacks(run: str | Path) -> list[dict[str, Any]]:

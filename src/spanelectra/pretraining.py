@@ -216,7 +216,9 @@ def build_trainer(
     has_gpu = torch.cuda.is_available()
     if not has_gpu:
         connect_processors(settings.ddp_timeout)
-    bf16 = settings.bf16 == "true" or (settings.bf16 == "auto" and has_gpu and torch.cuda.is_bf16_supported())
+    bf16 = settings.bf16 == "true" or (
+        settings.bf16 == "auto" and has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
     evaluates = settings.eval_steps > 0 and data.held_out_rows > 0
     scheduler_settings: dict[str, Any] = {}
     if settings.lr_scheduler_type == "warmup_stable_decay":
@@ -270,6 +272,7 @@ def build_trainer(
         collate_evaluation=data.collate_held_out,
         length=data.length,
         scored=data.scored,
+        unigram_costs=data.unigram_costs,
         cutting=data.cutting,
         callbacks=[
             stopper,

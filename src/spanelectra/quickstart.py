@@ -95,7 +95,6 @@ def quickstart(
     from spanelectra.export import export
     from spanelectra.inspection.command import inspect as look_into
     from spanelectra.pretraining import pretrain
-    from spanelectra.recipe_files import load_recipe
     from spanelectra.training_args import PretrainingArguments
 
     target, console = Path(out_dir).expanduser(), make_console(quiet)
@@ -116,7 +115,6 @@ def quickstart(
     console.rule("2. vocabulary")
     text = str(target / TEXT_DIRECTORY / "*.txt")
     paths = {name: str(target / name) for name in _OTHER_DIRECTORIES}
-    recipe = load_recipe("quickstart")
     vocab(text, paths["tokenizer"], vocab_size=4000, document_separator="file", overwrite=True, quiet=quiet)
     console.rule("3. rows")
     prepare(
@@ -130,8 +128,8 @@ def quickstart(
         quiet=quiet,
     )
     console.rule("4. joint pre-training")
-    settings = PretrainingArguments(
-        **recipe, recipe="quickstart", data=paths["rows"], out_dir=paths["run"], seed=seed, overwrite=True, quiet=quiet
+    settings = PretrainingArguments.from_recipe(
+        "quickstart", data=paths["rows"], out_dir=paths["run"], seed=seed, overwrite=True, quiet=quiet
     )
     metrics = pretrain(settings)
     console.rule("5. export")

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from spanelectra.corrupted_rows import CorruptedRows, is_corrupted_data
 from spanelectra.data.row_cutting import RowCutting
-from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY, RowDataset, unigram_cross_entropy
+from spanelectra.data.row_dataset import TOKENIZER_DIRECTORY, RowDataset, unigram_costs, unigram_cross_entropy
 from spanelectra.data.step_sizes import StepSizes
 from spanelectra.data.tokenization import load_tokenizer, word_start_table
 from spanelectra.data.training_rows import RowBatch
@@ -40,6 +40,7 @@ class RunData:
         held_out_rows: number of held-out rows.
         collate_held_out: the same for them; ``None`` without any.
         unigram_cross_entropy: nats a token of guessing by frequency on held-out text; ``None`` if unknown.
+        unigram_costs: (vocabulary,) the same of each token; ``None`` if unknown.
         corrupted: whether the rows hold fake spans already.
         input_ids: (rows, length) token ids of the training rows, memory-mapped; ``None`` for corrupted ones.
         token_counts: (vocabulary,) how often each token occurs in them; ``None`` likewise.
@@ -54,6 +55,7 @@ class RunData:
     held_out_rows: int
     collate_held_out: Collate | None
     unigram_cross_entropy: float | None
+    unigram_costs: NDArray[np.float32] | None
     scored: Callable[[int], int]
     corrupted: bool = False
     input_ids: NDArray[np.integer[Any]] | None = None
@@ -70,9 +72,8 @@ def read_data(settings: PretrainingArguments) -> RunData:
         raise UserError("--stage discriminator needs --generator GEN to draw samples from, or --data of `corrupt`.")
     tokenizer = rows.tokenizer()
     cutting = build_cutting(tokenizer, rows.max_seq_length, settings)
-    unigram = None
+    unigram, special_ids = None, word_start_table(tokenizer).special_ids
     if len(held_out):
-        special_ids = word_start_table(tokenizer).special_ids
         unigram = unigram_cross_entropy(rows.token_counts, held_out.input_ids[: settings.eval_rows], special_ids)
     return RunData(
         tokenizer=tokenizer,
@@ -83,6 +84,7 @@ def read_data(settings: PretrainingArguments) -> RunData:
         held_out_rows=min(len(held_out), settings.eval_rows),
         collate_held_out=build_collator(held_out, settings, held_out=True) if len(held_out) else None,
         unigram_cross_entropy=unigram,
+        unigram_costs=unigram_costs(rows.token_counts, special_ids),
         scored=masking_policy(settings).capacity,
         input_ids=rows.input_ids,
         token_counts=rows.token_counts,
@@ -93,6 +95,11 @@ def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
     if settings.stage != "discriminator":
         raise UserError(f"{settings.data} holds corrupted rows, which only --stage discriminator takes.")
     train, held_out = (CorruptedRows(settings.data, split, settings.decoys) for split in ("train", "validation"))
+    if train.metadata.get("masking") == "token" and "sbpo" in (settings.objectives or ()):
+        raise UserError(
+            f"{settings.data}: single tokens were masked there, and sbpo predicts from span boundaries. Write it anew "
+            "with `spanelectra corrupt --masking span`, or train --objectives ato."
+        )
     if train.metadata["max_span_length"] > settings.max_span_length:
         raise UserError(
             f"{settings.data} has spans of up to {train.metadata['max_span_length']} tokens: set --max_span_length so."
@@ -106,6 +113,7 @@ def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
         held_out_rows=min(len(held_out), settings.eval_rows),
         collate_held_out=held_out.collate if len(held_out) else None,
         unigram_cross_entropy=None,
+        unigram_costs=None,
         scored=lambda length: train.scored_positions,
         corrupted=True,
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -55,6 +56,7 @@ class SpanElectraTrainer(Trainer):
         collate_evaluation: the same for held-out rows.
         length: tokens in a row.
         scored: tokens of a row, or of a part of one -> its places for masked tokens.
+        unigram_costs: (vocabulary,) nats of guessing each token by its frequency; ``None`` if unknown.
         cutting: how rows become shorter ones on the way; ``None`` for whole rows.
         **kwargs: for ``Trainer``.
     """
@@ -75,6 +77,7 @@ class SpanElectraTrainer(Trainer):
         collate_evaluation: Callable[[RowBatch], dict[str, torch.Tensor]] | None,
         length: int,
         scored: Callable[[int], int],
+        unigram_costs: NDArray[np.float32] | None = None,
         cutting: RowCutting | None = None,
         **kwargs: Any,
     ) -> None:
@@ -100,6 +103,7 @@ class SpanElectraTrainer(Trainer):
             **kwargs,
         )
         self.remove_callback(PrinterCallback)
+        self.unigram_costs = None if unigram_costs is None else torch.from_numpy(unigram_costs).to(args.device)
         self.nonfinite_steps = NonFiniteSteps(args.device)
         self.peak_flops = self._measure_peak_flops()
         self._window_start: tuple[float, int, float] | None = None
@@ -271,7 +275,7 @@ class SpanElectraTrainer(Trainer):
         model = self.model
         was_training = model.training
         model.eval()
-        metrics = PretrainingMetrics()
+        metrics = PretrainingMetrics(unigram_costs=self.unigram_costs)
         size = self.args.per_device_eval_batch_size
         weights = self.loss_weights(self.args.max_steps)
         for first in range(0, len(dataset), size):

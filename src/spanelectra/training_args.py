@@ -50,10 +50,20 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
     """All settings of a run; see the groups it is made of.
 
     Args:
-        recipe: name of a shipped recipe, or path of a YAML file of settings; flags beside it win.
+        recipe: name of a shipped recipe, or path of a YAML file of settings; flags beside it win. In Python this writes
+            down where the settings are from, and :meth:`from_recipe` takes them from there.
     """
 
     recipe: str | None = None
+
+    @classmethod
+    def from_recipe(cls, recipe: str, **settings: Any) -> PretrainingArguments:
+        """The settings of a recipe, those beside it winning.
+
+        Raises:
+            UserError: for an unknown recipe, or one that cannot be read.
+        """
+        return cls(**{**load_recipe(recipe), **settings, "recipe": recipe})
 
     def check(self) -> None:
         """Raise :class:`UserError` for a setting that is missing, out of range or at odds with another."""
@@ -91,6 +101,11 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             raise UserError(f"max_span_words must be from 1 to 1000, got {self.max_span_words}.")
         if self.temperature_schedule().minimum <= 0:
             raise UserError(f"sampling_temperature must be above 0, got {self.sampling_temperature}.")
+        if self.lr_scheduler_type == "warmup_stable_decay" and self.warmup_ratio + self.decay_ratio > 1:
+            raise UserError(
+                f"warmup_ratio {self.warmup_ratio:g} and decay_ratio {self.decay_ratio:g} are shares of the run, and "
+                "together more than all of it."
+            )
         if round(self.batch_size_schedule().minimum) < 1:
             raise UserError(f"per_device_train_batch_size must be at least 1, got {self.per_device_train_batch_size}.")
 
@@ -132,6 +147,10 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             raise UserError(f"--generator is for --stage discriminator, not for --stage {self.stage}.")
         elif self.init_generator_from and not self.init_from:
             raise UserError("--init_generator_from goes with --init_from.")
+        elif self.init_generator_from and self.resolved().discriminator_objectives and self.sharing != "none":
+            raise UserError(
+                "--init_generator_from has embeddings of its own, which sharing throws away: add --sharing none."
+            )
 
     def resolved(self) -> PretrainingArguments:
         """A copy in which everything that depends on method and stage is filled in.
@@ -232,8 +251,10 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
             ("correction" not in objectives, "correction_weight", "correction is not among the objectives"),
             ("sbpo" not in objectives, "decoys", "only SBPO scores decoys"),
             (second, "generator_size generator_depth", "the generator is there already"),
+            (second and not corrupted, "mask_token_ratio random_token_ratio", "a frozen generator sees [MASK] alone"),
             (bool(self.init_generator_from), "generator_size generator_depth", "--init_generator_from has its shape"),
-            (self.has_weights() or corrupted, "embedding_init", "the embeddings come with the weights"),
+            (self.has_weights(), "embedding_init", "the embeddings come with the weights"),
+            (corrupted, "embedding_init", "only rows as `prepare` wrote them are counted"),
             (second or continued, "output_bias_init", "no generator starts from fresh weights"),
             (continued, "generator_size", "the width of --init_from cannot be cut"),
             (not joint or not discriminates, "generator_head_start", "generator and discriminator train apart"),

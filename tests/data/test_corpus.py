@@ -16,6 +16,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from spanelectra.data.corpus import CorpusStatistics, find_files, iterate_documents
+from spanelectra.data.output_directory import check_output_directory
+from spanelectra.data.records import read_dataset
 from spanelectra.data.text_files import cut_at_whitespace, read_lines
 from spanelectra.errors import UserError
 
@@ -266,3 +268,20 @@ def test_a_name_that_is_neither_a_file_nor_a_dataset(tmp_path, monkeypatch):
     message = r"'corpsu' is neither a file or folder nor a dataset that loads.*'corpus'.*\(no route to the Hub\)"
     with pytest.raises(UserError, match=message):
         texts("corpsu")
+
+
+def test_a_dataset_that_breaks_off_on_the_way_is_named(monkeypatch):
+    def records():
+        yield {"text": "one"}
+        raise ConnectionError("the line is dead")
+
+    monkeypatch.setattr("spanelectra.data.records._open_dataset", lambda name: records())
+    texts = read_dataset("far/away", "text", lambda count: None)
+    assert next(texts) == "one"
+    with pytest.raises(UserError, match=r"dataset 'far/away': reading stopped on the way: .*the line is dead"):
+        next(texts)
+
+
+def test_a_mount_point_is_refused_before_anything_is_written():
+    with pytest.raises(UserError, match="is a mount point, which cannot be replaced as a whole"):
+        check_output_directory("/", set(), overwrite=True)

@@ -66,6 +66,9 @@ def test_crossings_lie_between_budgets_in_log_flops():
     assert comparisons.crossings(curve(1, 2, 3), curve(2, 2, 2)) == pytest.approx([4.0])
     assert comparisons.crossings(curve(3, 2, 3), curve(2, 2, 2)) == []
     assert comparisons.crossings(curve(1, 2), curve(3, 4)) == []
+    # where they are equal at a budget, it is there
+    assert comparisons.crossings(curve(3, 2, -1), curve(2, 2, 2)) == [4.0]
+    assert comparisons.crossings(curve(3, 2, 2, 1), curve(2, 2, 2, 2)) == [4.0]
     # only budgets that both have
     assert comparisons.crossings(curve(1, 3), curve(2)) == []
 
@@ -184,6 +187,17 @@ def test_goals_are_judged_so_far_where_the_largest_budget_is_missing(tier):
     # a seed is missing there
     fewer = [line for line in lines if (line["method"], line["budget"], line["seed"]) != ("electra", 4e10, 1)]
     assert "yes, so far" in page.section(tier, fewer, "p", "command")
+
+
+def test_a_baseline_is_not_judged_by_a_seed_that_others_lack(tier):
+    def lucky(line: dict[str, Any]) -> bool:
+        return line["method"] == "bert" and line["seed"] == 2
+
+    lines = [line for line in lines_with(tier, SCORES) if line["seed"] == 1 or lucky(line)]
+    for line in filter(lucky, lines):
+        line["tasks"] = {name: {**task, "dev": 99.0} for name, task in line["tasks"].items()}
+    below = next(goal for goal in goals(tier, lines, list(tier.tasks), "dev") if "at no budget" in goal.sentence)
+    assert below.met is True
 
 
 def test_what_no_missing_result_can_change_is_settled(tier):

@@ -178,6 +178,8 @@ def test_what_a_kill_left_is_tidied(run: Path) -> None:
     for name in (".partial-seed-2", ".partial-model", ".replaced-seed-0"):
         (run / name).mkdir()
     (run / "seed-1").rename(run / ".replaced-seed-1")
+    # of fewer seeds than there will be
+    (run / "metrics.json").write_text("{}")
     start_run_directory(run, settings_of(run, resume=True, seeds=3))
     assert sorted(entry.name for entry in run.iterdir()) == ["config.yaml", "model", "seed-0", "seed-1"]
     assert json.loads((run / "seed-1" / "metrics.json").read_text())["seed"] == 1

@@ -264,6 +264,13 @@ def test_remarks_on_files_that_do_not_fit_together(tmp_path):
     task.check(read(task, tmp_path), "dev.json")
     (abstaining,) = task.remarks
     assert re.match(r"dev\.json: 2 of 11 questions have no answer, but all of training have", abstaining)
+    # as evaluation opens a model
+    for unanswerable, remarks in ((True, 0), (False, 1)):
+        trained, opened = make_task(), make_task()
+        trained.fit(read(trained, tmp_path, unanswerable=unanswerable))
+        opened.load_state(trained.state())
+        opened.check(read(opened, tmp_path), "dev.json")
+        assert len(opened.remarks) == remarks
 
 
 def test_a_context_that_training_has_is_known_whatever_is_asked():

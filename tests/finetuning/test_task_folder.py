@@ -92,6 +92,22 @@ def test_mistakes_name_the_folder(files: list[str], task: str | None, message: s
     assert str(tmp_path) in str(caught.value)
 
 
+def test_a_blank_field_is_one_that_is_not_there(tmp_path: Path) -> None:
+    make(tmp_path / "mine", "train.tsv", "dev.tsv", task="task: classification\ntrain:\ndev:\n")
+    (settings,) = read_task_folder(str(tmp_path), "M").values()
+    assert Path(settings.train).name == "train.tsv" and Path(settings.dev).name == "dev.tsv"
+
+
+def test_a_task_alone_is_taken_whatever_is_beside_it(tmp_path: Path) -> None:
+    make(tmp_path / "mine", "train.tsv", task="task: classification\n")
+    make(tmp_path / "unclear", "train-a.tsv", "train-b.tsv")
+    assert list(read_task_folder(str(tmp_path), "M", ["mine"])) == ["mine"]
+    with pytest.raises(UserError, match="which is the train file"):
+        read_task_folder(str(tmp_path), "M")
+    with pytest.raises(UserError, match=r"there is no task 'other' in .*; there are mine, unclear"):
+        read_task_folder(str(tmp_path), "M", ["other"])
+
+
 def test_what_is_no_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a folder"):
         read_task_folder(str(tmp_path / "nowhere"), "M")

@@ -93,6 +93,12 @@ def test_the_settings_of_a_run(method: str, rows: Path, tmp_path: Path) -> None:
     assert said == f"Masked: 30.0% of the tokens, {what}, as in {tmp_path}, at its end."
 
 
+def test_schedules_are_shown_as_they_end(rows: Path, tmp_path: Path) -> None:
+    settings = small_run(rows, tmp_path, mask_ratio="0:0.3 1:0.2", max_span_words="0:5 1:2").resolved()
+    (tmp_path / "config.yaml").write_text(as_yaml(settings), encoding="utf-8")
+    assert describe_masking(rows, tmp_path).startswith("Masked: 20.0% of the tokens, spans of up to 2 words")
+
+
 def test_a_fine_tuning_has_no_masking_to_show(rows: Path, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "task.json").write_text("{}")

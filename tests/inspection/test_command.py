@@ -59,6 +59,10 @@ def test_what_does_not_go_together(run: Path, rows: Path, tmp_path: Path) -> Non
         ({"model": str(run), "html": str(tmp_path / "mine.html")}, "is there already"),
         ({"model": str(run), "html": str(tmp_path / "no" / "p.html")}, "does not exist"),
         ({"model": str(run), "seed": 3}, "the page has its own"),
+        ({"model": str(run), "rows": 5}, "--rows goes with --prepared"),
+        ({"model": str(run), "terminal": True, "split": "validation"}, "--split goes with --prepared"),
+        ({"model": str(run), "terminal": True, "overwrite": True}, "--overwrite goes with --html"),
+        ({"prepared": str(rows), "port": 0}, "--port is of the page"),
         ({"model": str(run), "terminal": True, "text": "the"}, "too few"),
         ({"model": str(tmp_path / "nowhere"), "terminal": True}, "does not exist"),
     ):

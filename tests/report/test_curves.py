@@ -71,6 +71,20 @@ def test_a_discriminator_that_has_not_joined_has_no_held_out_points() -> None:
     assert held_out.values["correction_loss"] == [None, 7.0]
 
 
+def test_lines_of_a_probe_stand_where_their_step_does() -> None:
+    line = {"loss": 1.0, "tokens_per_second": 10.0, "model_flops_utilisation": 0.5}
+    history = [
+        {"step": 0, "fresh_probe_sst2": 50.0},
+        {"step": 2, "tokens": 20.0, "wall_seconds": 60.0, **line},
+        {"step": 2, "probe_sst2": 60.0},
+        {"step": 4, "tokens": 40.0, "wall_seconds": 120.0, **line, "model_flops_utilisation": 1.0},
+        {"step": 4, "probe_sst2": 70.0},
+    ]
+    training, _ = read_curves(record(metrics={"training_flops": 60.0, "steps": 4}, history=history))
+    assert training.axes["tokens"] == [0, 20, 20, 40, 40]
+    assert training.axes["flops"] == pytest.approx([0, 20, 20, 60, 60])
+
+
 def test_what_is_no_number_is_a_gap() -> None:
     history = [{"step": 1, "loss": "nan", "grad_norm": True}, {"step": 2, "loss": 2.0}, {"step": 3, "loss": math.inf}]
     training, _ = read_curves(record(history=history))

@@ -65,6 +65,17 @@ def test_scores_of_other_tasks_do_not_share_a_picture(tmp_path: Path) -> None:
     assert "fine_tuning_2" not in charts and "fine_tuning_2_loss" in charts
 
 
+def test_files_of_one_name_and_other_content_do_not_share_a_picture(tmp_path: Path) -> None:
+    seeds = [seed_results(seed, score) for seed, score in enumerate(SCORES)]
+    for name, content in (("a", "1"), ("b", "2"), ("c", "1")):
+        data = {"dev": {"file": "dev.tsv", "sha256": content}}
+        config = {"task": "classification", "dev": f"{name}/dev.tsv"}
+        write_fine_tuning(tmp_path / name, seeds, config=config, data=data)
+    charts = {chart.key: chart for chart in fine_tuning_charts(read_runs([tmp_path / name for name in "abc"]))}
+    assert {part["run"] for part in charts["fine_tuning_0"].specification["spread"]} == {0, 2}
+    assert {part["run"] for part in charts["fine_tuning_1"].specification["spread"]} == {1}
+
+
 def test_findings_name_collapsed_and_missing_seeds(tmp_path: Path) -> None:
     good, bad = runs(tmp_path)
     assert [finding.state for finding in fine_tuning_findings(good)] == ["good"]

@@ -18,7 +18,7 @@ def test_no_metric_of_a_real_run_is_unknown(finished_run: Path) -> None:
 
 
 def test_what_a_correcting_run_logs_is_known_too() -> None:
-    names = ["correction_loss", "correction_accuracy", "correction_loss_max"]
+    names = ["correction_loss", "correction_unigram_loss", "correction_accuracy", "correction_loss_max"]
     sections = {section.key: section for section in sections_for(names)}
     assert sections.keys() == {"losses", "discriminator", "optimisation"}
     assert [panel.key for panel in sections["discriminator"].panels] == ["correction_accuracy"]

@@ -99,7 +99,7 @@ def cooccurrence_embeddings(
     # a second of imports that runs without this start need not wait for
     from sklearn.utils.extmath import randomized_svd
 
-    step = max(1, rows.size // MAX_TOKENS)
+    step = max(1, -(-rows.size // MAX_TOKENS))
     right = right_neighbour_counts(rows[::step], vocab_size, window)
     counts = scipy.sparse.hstack([right, right.T]).tocsr() if directional else (right + right.T).tocsr()
     information = positive_mutual_information(counts, ignored_ids)

@@ -25,6 +25,10 @@ def check_output_directory(out_dir: str | Path, own_files: Collection[str], *, o
         return directory
     if not directory.is_dir():
         raise UserError(f"out_dir '{out_dir}' is a file; give the name of a directory.")
+    if directory.is_mount():
+        raise UserError(
+            f"out_dir '{out_dir}' is a mount point, which cannot be replaced as a whole; choose a directory inside it."
+        )
     names = sorted(entry.name for entry in directory.iterdir())
     foreign = [name for name in names if name not in own_files and name != MANIFEST_NAME]
     if foreign:

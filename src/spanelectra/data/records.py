@@ -150,7 +150,14 @@ def read_dataset(name: str, text_column: str, on_bytes: Callable[[int], None]) -
 
     A name may end in ``:configuration``. Of several splits "train" is read.
     """
-    for record in _open_dataset(name):
+    records = iter(_open_dataset(name))
+    while True:
+        try:
+            record = next(records)
+        except StopIteration:
+            return
+        except Exception as error:  # what is read on the way may be lost on the way, and every reader says so otherwise
+            raise UserError(f"dataset '{name}': reading stopped on the way: {reason_of(error)}") from None
         text = _text_of(record, text_column, f"dataset '{name}'")
         on_bytes(len(text.encode()))
         yield text

@@ -130,6 +130,12 @@ def unigram_cross_entropy(
     return float(np.log(smoothed.sum()) - scored @ np.log(smoothed) / scored.sum())
 
 
+def unigram_costs(train_counts: NDArray[np.int64], special_ids: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(V,) nats of guessing each token by its frequency, smoothed as in :func:`unigram_cross_entropy`."""
+    smoothed = train_counts + 1.0
+    return (np.log(smoothed[~special_ids].sum()) - np.log(smoothed)).astype(np.float32)
+
+
 def load_array(file: Path, mmap_mode: Literal["r"] | None = None) -> NDArray[Any]:
     """``np.load`` without pickles; what is wrong with a damaged file comes as one kind of error.
 

@@ -139,8 +139,8 @@ def start_run_directory(run: Path, settings: FineTuningArguments) -> None:
         if settings.resume and match["left"] == ".replaced-" and not original.exists():
             # killed between the two renames that replace a directory
             entry.rename(original)
-        elif not settings.resume or match["left"] or name == REPORT_NAME:
-            # a page of fewer seeds is none of this run's
+        elif not settings.resume or match["left"] or name in (REPORT_NAME, METRICS_NAME):
+            # a page, or results, of fewer seeds are none of this run's
             shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     run.mkdir(parents=True, exist_ok=True)
     write_text(run / CONFIG_NAME, as_yaml(settings))

@@ -33,6 +33,7 @@ from spanelectra.finetuning.linear_probe import fresh_encoder
 from spanelectra.finetuning.task_bench import TaskBench, read_benches
 from spanelectra.finetuning.task_folder import read_task_folder
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
+from spanelectra.several_processes import wait_for_all
 
 TRAIN_EXAMPLES = 1000
 DEV_EXAMPLES = 500
@@ -78,8 +79,12 @@ class ProbeCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if not state.is_world_process_zero:
-            return
+        if state.is_world_process_zero:
+            self._probe_at_the_start(args, state, control)
+        # probing may take longer than one process waits for another in a step
+        wait_for_all()
+
+    def _probe_at_the_start(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
         known = {name for line in state.log_history for name in line}
         sentence = find_alarm(state.log_history, state.max_steps, self._margins)
         if sentence is not None:
@@ -99,11 +104,12 @@ class ProbeCallback(TrainerCallback):
             self._probe_if_due(state, control)
             # as for evaluations and checkpoints: throughput is that of training
             self.trainer._seconds_outside_training += time.perf_counter() - start
+        if self._is_due(state):
+            wait_for_all()
 
     def _probe_if_due(self, state: TrainerState, control: TrainerControl) -> None:
-        is_last = state.global_step == state.max_steps
         is_known = any(line["step"] == state.global_step and _scores_of(line) for line in state.log_history)
-        if is_known or not (is_last or state.global_step % self.steps == 0):
+        if is_known or not self._is_due(state):
             return
         self._log(_PREFIX, self._scores(_encoder(self.trainer.model)), control)
         sentence = find_alarm(state.log_history, state.max_steps, self._margins)
@@ -111,6 +117,9 @@ class ProbeCallback(TrainerCallback):
             self._has_alarmed = True
             self.alarms.append(sentence)
             sound_alarm(self.console, sentence)
+
+    def _is_due(self, state: TrainerState) -> bool:
+        return state.global_step == state.max_steps or state.global_step % self.steps == 0
 
     def _scores(self, encoder: PreTrainedModel) -> dict[str, float]:
         """Task -> score of the best layer."""

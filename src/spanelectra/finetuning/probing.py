@@ -64,16 +64,11 @@ def probe(
     if train_examples < 2:
         raise UserError(f"train_examples must be at least 2, got {train_examples}.")
     calm_transformers()
-    found = read_task_folder(tasks, model)
-    for name in only or ():
-        if name not in found:
-            raise UserError(f"only: there is no task '{name}' in {tasks}; there are {', '.join(found)}.")
     chosen = {
         name: dataclasses.replace(
             settings, max_train_examples=train_examples, seed=seed, epochs=epochs, quiet=True
         ).resolved()
-        for name, settings in found.items()
-        if not only or name in only
+        for name, settings in read_task_folder(tasks, model, only).items()
     }
     source = open_encoder(model)
     benches = read_benches(chosen, source.tokenizer)
@@ -89,12 +84,14 @@ def probe(
         say(console, f"{name} …")
         for remark in bench.task.remarks:
             say(console, f"  {remark}")
+        # first what takes seconds and may refuse
+        layers, fresh_layers = (bench.layers(probed, source.tokenizer) for probed in (encoder, fresh))
         tuned = _quick_fine_tuning(chosen[name]) if fine_tune else {}
         results[name] = {
             "metric": bench.task.metric,
             "baseline": bench.baseline,
-            "layers": bench.layers(encoder, source.tokenizer),
-            "fresh_layers": bench.layers(fresh, source.tokenizer),
+            "layers": layers,
+            "fresh_layers": fresh_layers,
             "finetuned": tuned["dev"][bench.task.metric] if tuned else None,
             "collapsed": tuned.get("collapsed"),
         }

@@ -41,7 +41,6 @@ class QuestionAnswering(Task):
         super().__init__(settings)
         self.metric = settings.metric or "f1"
         self.null_threshold: float | None = None
-        self._learns_to_abstain = False
 
     def read(self, path: str, *, labelled: bool = True) -> list[Question]:
         """See :func:`~spanelectra.finetuning.squad_files.read_squad`."""
@@ -51,13 +50,12 @@ class QuestionAnswering(Task):
 
     def fit(self, train: Sequence[Question]) -> None:
         """Look whether there are questions without an answer; if so, abstain where that scores best."""
-        self._learns_to_abstain = any(question.is_unanswerable for question in train)
-        self.null_threshold = 0.0 if self._learns_to_abstain else None
+        self.null_threshold = 0.0 if any(question.is_unanswerable for question in train) else None
 
     def check(self, examples: Sequence[Question], path: str) -> None:
         """There are no labels to compare; a remark on questions that training has none like."""
         unanswerable = sum(question.is_unanswerable for question in examples)
-        if unanswerable and not self._learns_to_abstain:
+        if unanswerable and self.null_threshold is None:
             self.remark(
                 f"{path}: {unanswerable:,} of {len(examples):,} questions have no answer, but all of training have: "
                 "a model does not learn to give none."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ _TEXTS = ("train", "dev", "text_column", "text_pair_column", "label_column")
 HELD_OUT = "0.1"
 
 
-def read_task_folder(folder: str, model: str) -> dict[str, FineTuningArguments]:
+def read_task_folder(folder: str, model: str, only: Collection[str] | None = None) -> dict[str, FineTuningArguments]:
     """Find the tasks in a folder: each subfolder that has a training file, or the folder itself.
 
     A subfolder's ``task.yaml`` says what its files are (fields of :class:`FineTuningArguments`; paths from there).
@@ -45,6 +46,7 @@ def read_task_folder(folder: str, model: str) -> dict[str, FineTuningArguments]:
     Args:
         folder: the folder.
         model: the encoder, for the settings.
+        only: names of the tasks to take; by default all.
 
     Returns:
         Name -> resolved settings, in the order of names.
@@ -56,10 +58,14 @@ def read_task_folder(folder: str, model: str) -> dict[str, FineTuningArguments]:
     if not path.is_dir():
         raise UserError(f"tasks '{folder}' is not a folder; give one that has a subfolder for every task.")
     candidates = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    unknown = [name for name in only or () if name not in [entry.name for entry in (*candidates, path)]]
+    if unknown:
+        names = ", ".join(entry.name for entry in candidates)
+        raise UserError(f"only: there is no task '{unknown[0]}' in {folder}; there are {names}.")
     tasks = {
         entry.name: settings
         for entry in [*candidates, path]
-        if (settings := _settings(entry, model, entry == path)) is not None
+        if (not only or entry.name in only) and (settings := _settings(entry, model, entry == path)) is not None
     }
     if not tasks:
         raise UserError(
@@ -108,7 +114,7 @@ def _read_task_file(file: Path) -> dict[str, Any]:
         if name not in _FIELDS:
             raise UserError(f"{file}: unknown field '{str(name)[:100]}'.{did_you_mean(str(name)[:100], _FIELDS)}")
     # a fraction and a column's number are text to the settings
-    return {name: str(value) if name in _TEXTS and value is not None else value for name, value in content.items()}
+    return {name: str(value) if name in _TEXTS else value for name, value in content.items() if value is not None}
 
 
 def _find(folder: Path, split: str) -> Path | None:

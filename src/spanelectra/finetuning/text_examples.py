@@ -154,7 +154,16 @@ def _text(value: Any, where: str) -> str:
         return ""
     if not isinstance(value, str):
         raise UserError(f"{where} holds {type(value).__name__}, not text; choose another with --text_column.")
-    return value
+    return _encodable(value, where)
+
+
+def _encodable(text: str, where: str) -> str:
+    """The text; JSON can spell halves of characters, which are none."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{where} holds half a character ({text[error.start]!r}), which is no text.") from None
+    return text
 
 
 def _label(value: Any, where: str, regression: bool, labelled: bool) -> str | float | None:
@@ -186,5 +195,5 @@ def _name(value: Any, where: str) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     if isinstance(value, (str, int, float)):
-        return str(value).strip()
+        return _encodable(str(value).strip(), where)
     raise UserError(f"{where}: the label is {type(value).__name__}, neither text nor a number.")

@@ -30,8 +30,9 @@ from spanelectra.finetuning.task_directory import holds_task_model
 from spanelectra.inspection.terminal_picture import Column, column_lines
 from spanelectra.inspection.token_texts import TokenTexts, visible
 from spanelectra.losses import IGNORE_INDEX
-from spanelectra.masking_setup import build_collator, masking_policy
+from spanelectra.masking_setup import build_collator
 from spanelectra.run_data import Collate
+from spanelectra.schedules import Schedule
 from spanelectra.training_args import PretrainingArguments
 
 Hidden = Literal["[MASK]", "random", "kept", "sampled", "restored"]
@@ -153,12 +154,12 @@ def describe_masking(prepared: str | Path, run: str | Path | None = None, mask_r
     if is_corrupted_data(prepared):
         return "Masked and filled when `spanelectra corrupt` wrote them."
     settings = _settings_of(run)
-    policy = masking_policy(settings)
-    what = f"spans of up to {policy.max_span_words} words" if policy.masking == "span" else "single tokens"
+    words, ratio = (Schedule.parse(getattr(settings, name), name)(1.0) for name in ("max_span_words", "mask_ratio"))
+    what = "single tokens" if settings.masking == "token" else f"spans of up to {round(words)} words"
     whose = "by default (--model RUN shows a run's own masking)" if run is None else f"as in {run}, at its end"
     if mask_ratio is not None:
         return f"Masked: {mask_ratio:.1%} of the tokens, as you say; {what}, {whose}."
-    return f"Masked: {policy.mask_ratio:.1%} of the tokens, {what}, {whose}."
+    return f"Masked: {ratio:.1%} of the tokens, {what}, {whose}."
 
 
 def print_rows(views: Sequence[RowView], console: Console) -> None:

@@ -18,6 +18,7 @@ from spanelectra.inspection.picture import Picture
 from spanelectra.inspection.terminal_picture import print_picture
 
 PORT = 8765
+ROWS = 3
 
 
 def inspect(
@@ -30,7 +31,7 @@ def inspect(
     seed: int | None = None,
     port: int = PORT,
     prepared: str | None = None,
-    rows: int = 3,
+    rows: int = ROWS,
     first_row: int = 0,
     split: Split = "train",
     quiet: bool = False,
@@ -62,6 +63,11 @@ def inspect(
         UserError: for a model or rows that are not there, a text that cannot be shown, a port that is taken.
     """
     output = make_output()
+    for_rows = {"rows": rows != ROWS, "first_row": first_row != 0, "split": split != "train"}
+    _refuse_idle_options(for_rows, prepared is not None, "goes with --prepared ROWS")
+    _refuse_idle_options({"overwrite": overwrite}, html is not None, "goes with --html FILE")
+    opens_page = prepared is None and not terminal and html is None
+    _refuse_idle_options({"port": port != PORT}, opens_page, "is of the page, which is not opened here")
     if prepared is not None:
         if text is not None or terminal or html is not None:
             raise UserError("--prepared prints rows of data: leave out the text, --terminal and --html.")
@@ -96,6 +102,12 @@ def inspect(
     )
     server.serve_forever()
     return None
+
+
+def _refuse_idle_options(chosen: dict[str, bool], has_effect: bool, reason: str) -> None:
+    for name in chosen:
+        if chosen[name] and not has_effect:
+            raise UserError(f"--{name} {reason}.")
 
 
 def _check_html_file(html: str, *, overwrite: bool) -> Path:

@@ -56,18 +56,15 @@ def read_curves(record: RunRecord) -> tuple[Curves, Curves]:
         else {name: value for name, value in line.items() if not name.startswith(_OF_DISCRIMINATOR)}
         for line in record.lines(held_out=True)
     ]
-    return _columns(record.lines(held_out=False), minutes, flops), _columns(held_out, minutes, flops)
+    clocks = {"tokens": _tokens(record), "flops": flops, "minutes": minutes}
+    return _columns(record.lines(held_out=False), clocks), _columns(held_out, clocks)
 
 
-def _columns(lines: list[dict[str, Any]], minutes: _Clock, flops: _Clock) -> Curves:
+def _columns(lines: list[dict[str, Any]], clocks: dict[str, _Clock]) -> Curves:
     names = dict.fromkeys(name.removeprefix("eval_") for line in lines for name in line)
     steps = [line["step"] for line in lines]
-    axes: dict[str, Column] = {
-        "steps": [float(step) for step in steps],
-        "tokens": [number(line.get("tokens")) for line in lines],
-        "flops": [flops(step) for step in steps],
-        "minutes": [minutes(step) for step in steps],
-    }
+    axes: dict[str, Column] = {"steps": [float(step) for step in steps]}
+    axes |= {name: [clock(step) for step in steps] for name, clock in clocks.items()}
     values = {
         name: [number(line.get(name, line.get(f"eval_{name}"))) for line in lines]
         for name in names
@@ -99,6 +96,15 @@ class _Clock:
         return float(np.interp(step, self._steps, self._readings)) if len(self._steps) > 1 else None
 
 
+def _tokens(record: RunRecord) -> _Clock:
+    readings = {0: 0.0}
+    for line in (*record.lines(held_out=False), *record.lines(held_out=True)):
+        tokens = number(line.get("tokens"))
+        if tokens is not None:
+            readings[line["step"]] = tokens
+    return _Clock(dict(sorted(readings.items())))
+
+
 def _minutes(record: RunRecord) -> _Clock:
     readings = {0: 0.0}
     for line in record.lines(held_out=False):
@@ -119,7 +125,8 @@ def _flops(record: RunRecord) -> _Clock:
     if known is None:
         return _Clock({})
     readings, total = {0: 0.0}, 0.0
-    lines = [{"step": 0, "tokens": 0.0}, *record.lines(held_out=False)]
+    # lines of a probe have no tokens
+    lines = [{"step": 0, "tokens": 0.0}, *(line for line in record.lines(held_out=False) if "tokens" in line)]
     for before, line in pairwise(lines):
         start, end = number(before.get("tokens")), number(line.get("tokens"))
         speed, utilisation = number(line.get("tokens_per_second")), number(line.get("model_flops_utilisation"))

@@ -188,14 +188,14 @@ def _discriminator(record: RunRecord) -> list[Finding]:
     held_out, found, start = last_held_out(record), [], discriminator_start(record)
     if not record.metrics and record.step < start:
         return [Finding("note", f"The discriminator joins at step {start:,}; its curves mean nothing before.")]
-    loss, unigram = held_out.get("correction_loss"), number(record.metrics.get("unigram_cross_entropy"))
+    loss, unigram = held_out.get("correction_loss"), held_out.get("correction_unigram_loss")
     if loss is not None and unigram is not None:
         better = loss < unigram - HealthLimits().unigram_margin
         found.append(
             Finding(
                 "good" if better else _bad_news(record, start),
-                f"The discriminator names the originals of replaced tokens at {loss:.2f} nats each, where guessing by "
-                f"frequency costs {unigram:.2f}. "
+                f"The discriminator names the originals of replaced tokens at {loss:.2f} nats each, where guessing the "
+                f"same by frequency costs {unigram:.2f}. "
                 + (f"It is {unigram - loss:.2f} nats better." if better else "It has learned hardly more than that."),
             )
         )

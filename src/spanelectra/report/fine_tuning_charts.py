@@ -141,9 +141,10 @@ def fine_tuning_charts(records: list[RunRecord]) -> list[Chart]:
     """For each task that was learned: its metric by seed, and how each seed learned. Other metrics are in the table."""
     exams: dict[tuple[str, str], list[int]] = {}
     for place, record in enumerate(records):
-        exams.setdefault((str(record.metrics.get("metric")), _examination(record)), []).append(place)
+        exams.setdefault((str(record.metrics.get("metric")), _examined_text(record)), []).append(place)
     charts = []
-    for task, ((metric, examination), places) in enumerate(exams.items()):
+    for task, ((metric, _), places) in enumerate(exams.items()):
+        examination = _examination(records[places[0]])
         name = f"{metric}, {examination}" if len(exams) > 1 and examination else metric
         spread = _spread_chart(f"fine_tuning_{task}", records, places, metric, name)
         charts += [spread] if spread.rows else []
@@ -152,9 +153,17 @@ def fine_tuning_charts(records: list[RunRecord]) -> list[Chart]:
 
 
 def _examination(record: RunRecord) -> str:
-    """What tells the runs apart that were scored on other text: the preset, or the names of the files."""
+    """What the runs were scored on, for people: the preset, or the names of the files."""
     files = [Path(str(name)).name for name in map(record.settings.get, _SPLITS) if name]
     return str(record.settings.get("preset") or ", ".join(files))
+
+
+def _examined_text(record: RunRecord) -> str:
+    """What tells runs apart that were scored on other text: the files' checksums, or for want of them their names."""
+    data = record.metrics.get("data")
+    described = [data.get(split) for split in _SPLITS] if isinstance(data, dict) else []
+    checksums = [str(entry["sha256"]) for entry in described if isinstance(entry, dict) and entry.get("sha256")]
+    return ", ".join(checksums) or _examination(record)
 
 
 def _spread_chart(key: str, records: list[RunRecord], places: list[int], metric: str, name: str) -> Chart:

@@ -148,7 +148,7 @@ SECTIONS = (
             Panel(
                 "correction_loss",
                 "Correction: the discriminator names what replaced tokens were",
-                {"correction_loss": "correction"},
+                {"correction_loss": "correction", "correction_unigram_loss": "guessing the same by frequency"},
                 "nats per replaced token",
                 "It reads the corrupted text and names the original where the generator's fill was wrong. The curve "
                 "may rise while the generator gets better, for what that still gets wrong is harder.",
