@@ -257,3 +257,31 @@ def test_one_process_killed_ends_the_others_in_less_than_a_minute(
     said = [file.read_text() for file in (tmp_path / "logs").rglob("stderr.log") if file.parent.name == "0"]
     assert len(said) == 1 and "Traceback" not in said[0] and said[0].count("error: process 0") == 1, said
     assert newest_complete_checkpoint(tmp_path / "run")[0] is not None
+
+
+# A probe that takes longer than processes wait for one another in a step.
+PROBE_SLOWLY = """
+import sys, time
+from spanelectra import cli
+from spanelectra.finetuning.probe_callback import ProbeCallback
+scores = ProbeCallback._scores
+def slowly(self, encoder):
+    time.sleep(8)
+    return scores(self, encoder)
+ProbeCallback._scores = slowly
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_the_others_wait_for_a_probe_that_takes_long(rows: Path, tmp_path: Path) -> None:
+    (tmp_path / "tasks" / "mine").mkdir(parents=True)
+    lines = [f"{'good' if number % 2 else 'bad'} sentence {number}\t{number % 2}" for number in range(40)]
+    for name in ("train.tsv", "dev.tsv"):
+        (tmp_path / "tasks" / "mine" / name).write_text("text\tlabel\n" + "\n".join(lines))
+    (tmp_path / "tasks" / "mine" / "task.yaml").write_text("task: classification\n")
+    settings = small_run(rows, tmp_path / "run", probe_tasks=str(tmp_path / "tasks"), probe_steps=3, ddp_timeout=5)
+    program = tmp_path / "program.py"
+    program.write_text(PROBE_SLOWLY)
+    finish(launch(2, "--recipe", write_recipe(settings, tmp_path), program=str(program)))
+    assert (tmp_path / "run" / "metrics.jsonl").read_text().count('"probe_mine"') == 2
