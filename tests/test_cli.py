@@ -206,11 +206,16 @@ def test_a_full_memory_is_no_defect(
     assert "more" not in said and "tried to allocate 2" in said.lower()
 
 
+# longer than a name may be
+SHARDS = [f"shard-{number:05}.jsonl" for number in range(400)]
+
+
 @pytest.mark.parametrize(
     ("given", "read"),
     [
         ("a.txt,b.txt", ["a.txt", "b.txt"]),
-        ("a.txt, b.txt", ["a.txt", "b.txt"]),
+        ("a.txt, b.txt,", ["a.txt", "b.txt"]),
+        (",".join(SHARDS), SHARDS),
         ("[a.txt,b.txt]", ["a.txt", "b.txt"]),
         ("a.txt", "a.txt"),
         ("one,file", "one,file"),

@@ -191,6 +191,10 @@ def test_a_generator_of_single_tokens_fills_spans_where_it_is_told_to(rows: Path
         assert written["masking"] == name.removesuffix("s")
         features = CorruptedRows(tmp_path / name, "train").collate(first_rows(16))
         assert bool(features["right_boundaries"].any()) == bool(features["decoy_scored"].any()) == (name == "spans")
+    # as rows of older versions
+    metadata = json.loads((tmp_path / "tokens" / "features.json").read_text())
+    metadata.pop("masking")
+    (tmp_path / "tokens" / "features.json").write_text(json.dumps(metadata))
     with pytest.raises(UserError, match=r"single tokens were masked there, and sbpo .* corrupt --masking span"):
         pretrain(small_run(tmp_path / "tokens", tmp_path / "run", stage="discriminator"))
     for name, objectives in (("tokens", ["ato"]), ("spans", ["ato", "sbpo"])):

@@ -175,7 +175,7 @@ def test_every_stage_goes_on_to_the_bit_and_over_the_end_of_an_epoch(
     assert weights(tmp_path / "stopped") == weights(tmp_path / "whole")
     for name in ("held_out", "tokens", "training_flops", "steps", "alarms"):
         assert resumed[name] == whole[name], name
-    timed = {"wall_seconds", "tokens_per_second", "model_flops_utilisation", "seconds_left"}
+    timed = {"wall_seconds", "tokens_per_second", "model_flops_utilisation", "peak_flops", "seconds_left"}
     lines = [
         [
             {key: value for key, value in line.items() if key not in timed}

@@ -159,15 +159,23 @@ def _check_home(text: str, flag: str) -> None:
         raise UserError(f"{flag}: '{text}': there is no home directory '{text.partition('/')[0]}'.") from None
 
 
+def _exists(path: str) -> bool:
+    """Whether something has this name; nothing has one that is too long."""
+    try:
+        return Path(path).expanduser().exists()
+    except OSError:
+        return False
+
+
 def _checked_text(text: str, kind: Any, flag: str) -> str:
     """A flag's value as the parser reads it."""
     from spanelectra.recipe_files import checked_value
 
     options = [option for option in get_args(kind) if option is not type(None)]
     if list[str] in options and str in options:
-        parts = text.split(",")
-        is_list = len(parts) > 1 and not text.startswith("[") and not Path(text).expanduser().exists()
-        return json.dumps([part.strip() for part in parts]) if is_list else text
+        parts = [part.strip() for part in text.split(",")]
+        is_list = len(parts) > 1 and not text.startswith("[") and not _exists(text)
+        return json.dumps([part for part in parts if part]) if is_list else text
     if len(options) < len(get_args(kind)):
         if text in ("null", "None"):
             return text

@@ -136,6 +136,11 @@ class CorruptedRows:
         return CorruptedRows, (self.directory, self.split, self.decoys)
 
     @property
+    def has_spans(self) -> bool:
+        """Whether spans were masked, which have boundaries, and not single tokens."""
+        return len(self) == 0 or bool(self._arrays["right_boundaries"][:64].any())
+
+    @property
     def max_seq_length(self) -> int:
         """Tokens in a row."""
         return int(self._arrays["corrupted_ids"].shape[1])

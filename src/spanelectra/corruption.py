@@ -93,9 +93,7 @@ def corrupt(
     settings.objectives = []
     if max_span_words is not None:
         if settings.masking == "token":
-            raise UserError(
-                "max_span_words: single tokens are masked, as the generator was trained; add --masking span."
-            )
+            raise UserError("max_span_words: single tokens are masked; add --masking span.")
         settings.max_span_words = max_span_words
     # what the discriminator reads is what the generator samples, however the generator saw its masks
     settings.mask_token_ratio, settings.random_token_ratio = 1.0, 0.0

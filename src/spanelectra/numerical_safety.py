@@ -171,7 +171,7 @@ def roll_back(breakdown: NumericalBreakdown) -> None:
     if len(past) >= breakdown.max_rollbacks:
         raise TrainingDiverged(_diagnosis(breakdown, past))
     if process_rank() == 0:
-        target = _last_good_checkpoint(run, past)
+        target = _last_good_checkpoint(run, breakdown.step, past)
         to_step = checkpoint_step(target) if target else 0
         for checkpoint in list_checkpoints(run):
             if checkpoint_step(checkpoint) > to_step:
@@ -188,8 +188,10 @@ def roll_back(breakdown: NumericalBreakdown) -> None:
     gc.collect()
 
 
-def _last_good_checkpoint(run: Path, past: list[dict[str, Any]]) -> Path | None:
-    good = [path for path in list_checkpoints(run) if find_damage(path) is None and _ended_with_a_number(path)]
+def _last_good_checkpoint(run: Path, step: int, past: list[dict[str, Any]]) -> Path | None:
+    # one of the step at which it was seen holds what was seen
+    earlier = [path for path in list_checkpoints(run) if checkpoint_step(path) < step]
+    good = [path for path in earlier if find_damage(path) is None and _ended_with_a_number(path)]
     if len(good) > 1 and past and past[-1]["to_step"] == checkpoint_step(good[-1]):
         return good[-2]
     return good[-1] if good else None

@@ -295,10 +295,10 @@ def _probe_while_training(
         UserError: for tasks that do not fit, before anything is trained.
     """
     # scikit-learn and all that reads tasks, which a run without a probe need not wait for
-    from spanelectra.finetuning.probe_callback import ProbeCallback
+    from spanelectra.finetuning.probe_callback import ProbeCallback, WaitForProbe
 
+    steps = trainer.settings.probe_steps
     try:
-        steps = trainer.settings.probe_steps
         trainer.add_callback(ProbeCallback(trainer, data.tokenizer, tasks, steps, console, monitor.alarms))
     except UserError as error:
         if not goes_on:
@@ -307,3 +307,4 @@ def _probe_while_training(
         # what is kept goes out with an export, and the error tells where the tasks lay
         monitor.alarms.append(f"{sentence}.")
         sound_alarm(console, f"{sentence}: {error}")
+    trainer.add_callback(WaitForProbe(steps))

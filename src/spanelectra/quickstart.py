@@ -98,7 +98,7 @@ def quickstart(
     from spanelectra.training_args import PretrainingArguments
 
     target, console = Path(out_dir).expanduser(), make_console(quiet)
-    check_output_directory(target, _OWN_NAMES, overwrite=overwrite)
+    check_output_directory(target, _OWN_NAMES, overwrite=overwrite, replaced=False)
     _check_text_is_ours(target / TEXT_DIRECTORY)
     target.mkdir(parents=True, exist_ok=True)
 

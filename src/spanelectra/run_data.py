@@ -95,7 +95,7 @@ def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
     if settings.stage != "discriminator":
         raise UserError(f"{settings.data} holds corrupted rows, which only --stage discriminator takes.")
     train, held_out = (CorruptedRows(settings.data, split, settings.decoys) for split in ("train", "validation"))
-    if train.metadata.get("masking") == "token" and "sbpo" in (settings.objectives or ()):
+    if not train.has_spans and "sbpo" in (settings.objectives or ()):
         raise UserError(
             f"{settings.data}: single tokens were masked there, and sbpo predicts from span boundaries. Write it anew "
             "with `spanelectra corrupt --masking span`, or train --objectives ato."

@@ -78,7 +78,7 @@ def check_run_directory(settings: PretrainingArguments) -> None:
             f"{run} holds a run already. Go on with it by `spanelectra pretrain --resume {run}`, choose another "
             "--out_dir, or pass --overwrite to delete it."
         )
-    check_output_directory(run, own_names(run), overwrite=settings.overwrite)
+    check_output_directory(run, own_names(run), overwrite=settings.overwrite, replaced=False)
 
 
 def start_run_directory(settings: PretrainingArguments, data: RunData, alarms: list[str]) -> None:

@@ -240,10 +240,11 @@ class SpanElectraTrainer(Trainer):
             if rate > self.peak_flops:
                 # what was measured on a busy machine is no peak
                 self.peak_flops = max(rate, self._measure_peak_flops())
-            values["model_flops_utilisation"] = rate / self.peak_flops
+            values["model_flops_utilisation"], values["peak_flops"] = rate / self.peak_flops, self.peak_flops
             if flops > first_flops:
                 values["seconds_left"] = self._remaining_flops() * seconds / (flops - first_flops)
-        self._window_start, self._seconds_outside_training = (now, step, flops), 0.0
+        # only now, for measuring a peak takes time
+        self._window_start, self._seconds_outside_training = (time.perf_counter(), step, flops), 0.0
         return values
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:

@@ -285,3 +285,5 @@ def test_a_dataset_that_breaks_off_on_the_way_is_named(monkeypatch):
 def test_a_mount_point_is_refused_before_anything_is_written():
     with pytest.raises(UserError, match="is a mount point, which cannot be replaced as a whole"):
         check_output_directory("/", set(), overwrite=True)
+    with pytest.raises(UserError, match="holds other files"):
+        check_output_directory("/", set(), overwrite=True, replaced=False)

@@ -35,11 +35,9 @@ def test_what_is_set_beside_a_preset_wins() -> None:
 
 @pytest.mark.parametrize(
     ("task", "metric", "epochs", "max_length", "doc_stride"),
-    [("classification", "accuracy", 4, 128, None), ("token", None, 4, 128, 42), ("qa", "f1", 3, 384, 128)],
+    [("classification", "accuracy", 4, 128, None), ("token", "f1", 4, 128, 42), ("qa", "f1", 3, 384, 128)],
 )
-def test_defaults_of_each_task(
-    task: str, metric: str | None, epochs: float, max_length: int, doc_stride: int | None
-) -> None:
+def test_defaults_of_each_task(task: str, metric: str, epochs: float, max_length: int, doc_stride: int | None) -> None:
     settings = resolved(task=task)
     found = (settings.metric, settings.epochs, settings.max_length, settings.doc_stride)
     assert found == (metric, epochs, max_length, doc_stride)

@@ -60,7 +60,7 @@ def start(
 
 def of_training(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Entries without what a clock says, and without those of the probe."""
-    clocks = ("wall_seconds", "second", "runtime", "utilisation", "per_second")
+    clocks = ("wall_seconds", "second", "runtime", "utilisation", "per_second", "peak_flops")
     kept = [line for line in history if not any("probe_" in name for name in line)]
     return [{name: line[name] for name in line if not any(clock in name for clock in clocks)} for line in kept]
 

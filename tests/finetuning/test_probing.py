@@ -82,7 +82,7 @@ def test_mistakes_come_before_any_work(
     (tmp_path / "out.json").write_text("{}")
     with pytest.raises(UserError, match=r"out\.json' exists; choose another name, or replace it with --overwrite"):
         probe(model, str(folder), out=str(tmp_path / "out.json"))
-    with pytest.raises(UserError, match=r"only: there is no task 'tokens'.* there are classification, qa, token"):
+    with pytest.raises(UserError, match=r"only: there is no task 'tokens'.* its folders are classification, qa, token"):
         probe(model, str(folder), only=["tokens"])
     with pytest.raises(UserError, match="train_examples must be at least 2"):
         probe(model, str(folder), train_examples=1)

@@ -104,7 +104,7 @@ def test_a_task_alone_is_taken_whatever_is_beside_it(tmp_path: Path) -> None:
     assert list(read_task_folder(str(tmp_path), "M", ["mine"])) == ["mine"]
     with pytest.raises(UserError, match="which is the train file"):
         read_task_folder(str(tmp_path), "M")
-    with pytest.raises(UserError, match=r"there is no task 'other' in .*; there are mine, unclear"):
+    with pytest.raises(UserError, match=r"there is no task 'other' in .*; its folders are mine, unclear"):
         read_task_folder(str(tmp_path), "M", ["other"])
 
 

@@ -9,13 +9,16 @@ from spanelectra.atomic_files import MANIFEST_NAME
 from spanelectra.errors import UserError
 
 
-def check_output_directory(out_dir: str | Path, own_files: Collection[str], *, overwrite: bool) -> Path:
+def check_output_directory(
+    out_dir: str | Path, own_files: Collection[str], *, overwrite: bool, replaced: bool = True
+) -> Path:
     """Return ``out_dir``, resolved, if a command may write it: absent, empty, or its own earlier work to be replaced.
 
     Args:
         out_dir: what is to be written.
         own_files: names that the command writes there; a directory with any other is not its to replace.
         overwrite: whether earlier work may be replaced.
+        replaced: whether the directory comes into being as a whole, and not file by file.
 
     Raises:
         UserError: it is a file, or holds something that may not be replaced.
@@ -25,7 +28,7 @@ def check_output_directory(out_dir: str | Path, own_files: Collection[str], *, o
         return directory
     if not directory.is_dir():
         raise UserError(f"out_dir '{out_dir}' is a file; give the name of a directory.")
-    if directory.is_mount():
+    if replaced and directory.is_mount():
         raise UserError(
             f"out_dir '{out_dir}' is a mount point, which cannot be replaced as a whole; choose a directory inside it."
         )

@@ -43,7 +43,7 @@ METRICS = {
     "token": ("f1", "precision", "recall", "accuracy"),
     "qa": ("f1", "exact_match"),
 }
-_DEFAULT_METRIC = {"classification": "accuracy", "qa": "f1"}
+_DEFAULT_METRIC = {"classification": "accuracy", "token": "f1", "qa": "f1"}
 _DEFAULT_EPOCHS = {"classification": 4.0, "token": 4.0, "qa": 3.0}
 _DEFAULT_LENGTH = {"classification": 128, "token": 128, "qa": 384}
 # Settings that only some tasks read.
@@ -84,7 +84,7 @@ class TaskArguments:
         header: whether a csv or tsv file's first line names its columns; auto looks whether it says what names say.
         regression: labels are numbers to predict.
         metric: score by which the best checkpoint is chosen; by default accuracy; of
-            --regression pearson, of entities and qa f1.
+            --regression pearson, of entities and qa f1. Where tags are no entities, f1 stands for accuracy.
         max_length: longest input in tokens, at most what the encoder takes; longer ones are windowed (token, qa) or cut
             and counted (classification). By default 128, qa 384.
         doc_stride: tokens by which windows overlap, token and qa; by default a third of max_length.
@@ -183,7 +183,7 @@ class FineTuningArguments(TaskArguments):
                 setattr(settings, name, str(Path(given[name]).expanduser()))
         settings._check_settings_of_tasks()
         filled = {
-            "metric": "pearson" if settings.regression else _DEFAULT_METRIC.get(settings.task),
+            "metric": "pearson" if settings.regression else _DEFAULT_METRIC[settings.task],
             "epochs": _DEFAULT_EPOCHS[settings.task],
             "max_length": _DEFAULT_LENGTH[settings.task],
         }
@@ -252,8 +252,7 @@ class FineTuningArguments(TaskArguments):
         choices = METRICS[self.task]
         if self.task == "classification":
             choices = choices[4:] if self.regression else choices[:4]
-        # of tags, which score is usual is known once they are read
-        if self.metric is not None and self.metric not in choices:
+        if self.metric not in choices:
             raise UserError(
                 f"metric '{self.metric}' does not fit the task; choose one of {', '.join(choices)}."
                 f"{did_you_mean(str(self.metric), choices)}"

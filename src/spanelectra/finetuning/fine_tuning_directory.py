@@ -52,7 +52,7 @@ def check_run_directory(settings: FineTuningArguments) -> Path:
             f"{run} holds a run already. Go on with it by --resume, choose another --out_dir, or pass --overwrite to "
             "delete it."
         )
-    check_output_directory(run, _own_names(run), overwrite=settings.overwrite or settings.resume)
+    check_output_directory(run, _own_names(run), overwrite=settings.overwrite or settings.resume, replaced=False)
     if settings.resume:
         _check_settings(run, settings)
     return run

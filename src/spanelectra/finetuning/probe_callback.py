@@ -79,12 +79,8 @@ class ProbeCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero:
-            self._probe_at_the_start(args, state, control)
-        # probing may take longer than one process waits for another in a step
-        wait_for_all()
-
-    def _probe_at_the_start(self, args: TrainingArguments, state: TrainerState, control: TrainerControl) -> None:
+        if not state.is_world_process_zero:
+            return
         known = {name for line in state.log_history for name in line}
         sentence = find_alarm(state.log_history, state.max_steps, self._margins)
         if sentence is not None:
@@ -104,12 +100,10 @@ class ProbeCallback(TrainerCallback):
             self._probe_if_due(state, control)
             # as for evaluations and checkpoints: throughput is that of training
             self.trainer._seconds_outside_training += time.perf_counter() - start
-        if self._is_due(state):
-            wait_for_all()
 
     def _probe_if_due(self, state: TrainerState, control: TrainerControl) -> None:
         is_known = any(line["step"] == state.global_step and _scores_of(line) for line in state.log_history)
-        if is_known or not self._is_due(state):
+        if is_known or not is_due(state, self.steps):
             return
         self._log(_PREFIX, self._scores(_encoder(self.trainer.model)), control)
         sentence = find_alarm(state.log_history, state.max_steps, self._margins)
@@ -117,9 +111,6 @@ class ProbeCallback(TrainerCallback):
             self._has_alarmed = True
             self.alarms.append(sentence)
             sound_alarm(self.console, sentence)
-
-    def _is_due(self, state: TrainerState) -> bool:
-        return state.global_step == state.max_steps or state.global_step % self.steps == 0
 
     def _scores(self, encoder: PreTrainedModel) -> dict[str, float]:
         """Task -> score of the best layer."""
@@ -134,6 +125,33 @@ class ProbeCallback(TrainerCallback):
         is_due = control.should_log
         self.trainer.log({f"{prefix}{name}": score for name, score in scores.items()})
         control.should_log = is_due
+
+
+class WaitForProbe(TrainerCallback):
+    """Makes all processes wait where one probes, for that may take longer than one waits for another in a step.
+
+    Every process has it, also one that cannot open the tasks; it stands behind :class:`ProbeCallback`.
+
+    Args:
+        steps: optimiser steps between probes.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        wait_for_all()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if is_due(state, self.steps):
+            wait_for_all()
+
+
+def is_due(state: TrainerState, steps: int) -> bool:
+    """Whether a run is probed at its step."""
+    return state.global_step == state.max_steps or state.global_step % steps == 0
 
 
 def _read_benches(folder: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, TaskBench]:

@@ -58,15 +58,15 @@ def read_task_folder(folder: str, model: str, only: Collection[str] | None = Non
     if not path.is_dir():
         raise UserError(f"tasks '{folder}' is not a folder; give one that has a subfolder for every task.")
     candidates = sorted(entry for entry in path.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    unknown = [name for name in only or () if name not in [entry.name for entry in (*candidates, path)]]
-    if unknown:
-        names = ", ".join(entry.name for entry in candidates)
-        raise UserError(f"only: there is no task '{unknown[0]}' in {folder}; there are {names}.")
     tasks = {
         entry.name: settings
         for entry in [*candidates, path]
         if (not only or entry.name in only) and (settings := _settings(entry, model, entry == path)) is not None
     }
+    for name in only or ():
+        if name not in tasks:
+            names = ", ".join(entry.name for entry in candidates)
+            raise UserError(f"only: there is no task '{name}' in {folder}; its folders are {names}.")
     if not tasks:
         raise UserError(
             f"{folder} holds no task: a task is a folder with a file whose name has 'train' in it, or with a "
@@ -96,8 +96,8 @@ def _settings(folder: Path, model: str, is_root: bool) -> FineTuningArguments | 
     if "dev" not in fields:
         fields["dev"] = str(_find(folder, "dev") or HELD_OUT)
     if "preset" not in fields and "task" not in fields:
-        if folder.name in PRESETS:
-            fields["preset"] = folder.name
+        if folder.name.lower() in PRESETS:
+            fields["preset"] = folder.name.lower()
         else:
             fields["task"] = _guess(folder, Path(str(fields["train"])))
     try:

@@ -252,9 +252,10 @@ class TokenClassification(Task):
         return label if self.scheme == "plain" or label == OUTSIDE else label[2:] or "B"
 
     def _set_scheme(self, scheme: Literal["IOB2", "plain"]) -> None:
-        """Take note of the scheme; the usual score is the F1 of entities, and the accuracy of classes of words."""
+        """Take note of the scheme; for classes of words accuracy stands in for the F1 of entities."""
         self.scheme = scheme
-        self.metric = self.settings.metric or ("accuracy" if scheme == "plain" else "f1")
+        if scheme == "plain" and self.metric == "f1":
+            self.metric = "accuracy"
 
 
 def _labels_of(sentences: Sequence[Sentence]) -> Counter[str]:

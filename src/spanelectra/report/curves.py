@@ -24,7 +24,7 @@ AXES = {
 # A curve of more points is no better to look at; neighbours are averaged until it has at most so many.
 MOST_POINTS = 1000
 # Where a run stands, and no measure of it.
-_BOOKKEEPING = {"step", "epoch", "tokens", "wall_seconds", "seconds_left", "total_flos"}
+_BOOKKEEPING = {"step", "epoch", "tokens", "wall_seconds", "seconds_left", "total_flos", "peak_flops"}
 # Evaluations of the discriminator.
 _OF_DISCRIMINATOR = tuple(f"eval_{name}_" for name in DISCRIMINATOR_OBJECTIVES)
 
@@ -118,8 +118,8 @@ def _flops(record: RunRecord) -> _Clock:
     """FLOPs at each line of training.
 
     A line tells the utilisation of the machine and the speed since the line before: tokens / speed * utilisation is, up
-    to the machine's peak, what was computed in between. Their sum is scaled to what the run has counted. (A resumed run
-    measures the peak anew, which shifts the points in between a little.)
+    to the machine's peak, what was computed in between. Their sum is scaled to what the run has counted. (Runs of older
+    versions do not say what the peak was, and a resumed one measured it anew, which shifts the points in between.)
     """
     known = known_flops(record)
     if known is None:
@@ -131,7 +131,7 @@ def _flops(record: RunRecord) -> _Clock:
         start, end = number(before.get("tokens")), number(line.get("tokens"))
         speed, utilisation = number(line.get("tokens_per_second")), number(line.get("model_flops_utilisation"))
         if start is not None and end is not None and speed and utilisation is not None:
-            total += (end - start) / speed * utilisation
+            total += (end - start) / speed * utilisation * (number(line.get("peak_flops")) or 1.0)
             readings[line["step"]] = total
     at_known = _Clock(readings)(known[0])
     if not at_known:

@@ -159,11 +159,11 @@ def _examination(record: RunRecord) -> str:
 
 
 def _examined_text(record: RunRecord) -> str:
-    """What tells runs apart that were scored on other text: the files' checksums, or for want of them their names."""
+    """What tells runs apart that chose by other text: the preset, dev's checksum, or for want of both file names."""
     data = record.metrics.get("data")
-    described = [data.get(split) for split in _SPLITS] if isinstance(data, dict) else []
-    checksums = [str(entry["sha256"]) for entry in described if isinstance(entry, dict) and entry.get("sha256")]
-    return ", ".join(checksums) or _examination(record)
+    dev = data.get("dev") if isinstance(data, dict) else None
+    checksum = dev.get("sha256") if isinstance(dev, dict) else None
+    return str(record.settings.get("preset") or checksum or _examination(record))
 
 
 def _spread_chart(key: str, records: list[RunRecord], places: list[int], metric: str, name: str) -> Chart:
