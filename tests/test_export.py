@@ -26,6 +26,7 @@ from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError
 from spanelectra.export import export, open_run, run_settings, save_tokenizer
 from spanelectra.export_check import check_export
+from spanelectra.finetuning.probe_callback import WaitForProbe
 from spanelectra.health import HealthMonitor
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.pretraining import _probe_while_training
@@ -268,15 +269,17 @@ def test_no_file_tells_where_it_was_made(
         part.name_or_path = str(tmp_path / "continued")
     model = write_run(tmp_path / "run", tokenizer, config)
     # a run that goes on where its tasks are gone
+    added: list[Any] = []
     trainer: Any = SimpleNamespace(
         model=model,
         settings=PretrainingArguments(probe_steps=1),
         args=SimpleNamespace(seed=0),
-        add_callback=pytest.fail,
+        add_callback=added.append,
     )
     data: Any = SimpleNamespace(tokenizer=tokenizer)
     monitor = HealthMonitor(None, max_steps=1)
     _probe_while_training(trainer, str(tmp_path / "gone"), data, make_console(), monitor, goes_on=True)
+    assert [type(callback) for callback in added] == [WaitForProbe]
     assert f"at the start: tasks '{tmp_path / 'gone'}' is not a folder" in capsys.readouterr().err
     (alarm,) = monitor.alarms
     (tmp_path / "run" / "metrics.json").write_text(json.dumps({"alarms": monitor.alarms}))
