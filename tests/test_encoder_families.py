@@ -139,6 +139,13 @@ def test_a_fraction_outside_zero_and_one_is_an_error(size, depth):
         scale_encoder_config(encoder_config("electra"), size, depth)
 
 
+@pytest.mark.parametrize("family", ["electra", "modernbert"])
+def test_a_third_may_be_written_with_three_digits(family):
+    shape = {**SHAPE, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 1536}
+    scaled = scale_encoder_config(make_encoder_config(family, **shape), 0.333, 1.0)
+    assert (scaled.hidden_size, scaled.num_attention_heads, scaled.intermediate_size) == (256, 4, 512)
+
+
 def test_a_fraction_that_leaves_no_whole_head_is_named():
     with pytest.raises(UserError, match=r"generator_size 0.375 of num_attention_heads 4 is 1.5"):
         scale_encoder_config(encoder_config("electra"), 0.375, 1.0)

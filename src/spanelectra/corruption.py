@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import shutil
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
@@ -14,7 +14,6 @@ from rich.progress import track
 
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.checkpointing import CONFIG_NAME, TOKENIZER_DIRECTORY, find_model
-from spanelectra.configuration_spanelectra import SAMPLING_SOURCES
 from spanelectra.console import make_console, say
 from spanelectra.corrupted_rows import (
     FEATURES_NAME,
@@ -27,16 +26,13 @@ from spanelectra.data.data_collator import DataCollatorForSpanElectra
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.data.row_dataset import SPLITS, RowDataset
 from spanelectra.data.training_rows import RowBatch
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator
 from spanelectra.model_building import check_generator_fits, load_generator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
-from spanelectra.recipe_files import load_recipe
+from spanelectra.recipe_files import checked_value, load_recipe
 from spanelectra.training_args import PretrainingArguments
-
-# as of `pretrain`
-_MASKINGS = ("span", "token")
 
 
 def corrupt(
@@ -75,7 +71,9 @@ def corrupt(
     Raises:
         UserError: for a generator, data or out_dir that do not fit.
     """
-    _check_choices(masking, sampling_source)
+    kinds = get_type_hints(PretrainingArguments)
+    masking = checked_value(masking, kinds["masking"], "masking")
+    sampling_source = checked_value(sampling_source, kinds["sampling_source"] | None, "sampling_source")
     _check_numbers(sampling_temperature, batch_size, seed)
     target = check_output_directory(
         out_dir, {FEATURES_NAME, TOKENIZER_DIRECTORY, *feature_files()}, overwrite=overwrite
@@ -134,12 +132,6 @@ def corrupt(
         f"{summary['train']['replaced_rate']:.1%} of the masked tokens were replaced by another one.",
     )
     return metadata
-
-
-def _check_choices(masking: str | None, source: str | None) -> None:
-    for name, value, choices in (("masking", masking, _MASKINGS), ("sampling_source", source, SAMPLING_SOURCES)):
-        if value is not None and value not in choices:
-            raise UserError(f"{name}: '{value}' is not one of {', '.join(choices)}.{did_you_mean(value, choices)}")
 
 
 def _check_numbers(temperature: float, batch_size: int, seed: int) -> None:

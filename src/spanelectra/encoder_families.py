@@ -8,9 +8,9 @@ and not to the whole row.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from torch import Tensor, nn
@@ -220,13 +220,17 @@ def scale_encoder_config(config: PreTrainedConfig, size: float, depth: float) ->
     """
     if not (0 < size <= 1 and 0 < depth <= 1):
         raise UserError(f"generator_size and generator_depth must be in (0, 1], got {size} and {depth}.")
+    # a third cannot be written as a decimal number
+    simple = Fraction(size).limit_denominator(16)
+    fraction = simple if abs(simple - size) < 1e-3 else Fraction(size).limit_denominator(1000)
     fields = config.to_dict()
     for field in encoder_family(config.model_type).size_fields:
-        scaled = fields[field] * size
-        # a third cannot be written as a decimal number
-        if round(scaled) < 1 or not math.isclose(scaled, round(scaled), rel_tol=1.5e-3):
-            raise UserError(f"generator_size {size} of {field} {fields[field]} is {scaled:g}: choose a whole fraction.")
-        fields[field] = round(scaled)
+        scaled = fields[field] * fraction
+        if scaled < 1 or scaled.denominator != 1:
+            raise UserError(
+                f"generator_size {size} of {field} {fields[field]} is {float(scaled):g}: choose a whole fraction."
+            )
+        fields[field] = int(scaled)
     fields["num_hidden_layers"] = max(1, round(fields["num_hidden_layers"] * depth))
     if "layer_types" in fields:
         fields["layer_types"] = fields["layer_types"][: fields["num_hidden_layers"]]

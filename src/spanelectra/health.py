@@ -16,6 +16,12 @@ from spanelectra.argument_groups import OBJECTIVES
 from spanelectra.reference_curves import ReferenceCurve, standing
 
 
+def broken_losses(metrics: dict[str, float]) -> list[str]:
+    """Names of the losses that are no numbers, the one that is summed up from the others last."""
+    losses = [name for name in metrics if name == "loss" or name.endswith("_loss")]
+    return sorted((name for name in losses if not math.isfinite(metrics[name])), key=lambda name: name == "loss")
+
+
 @dataclass(frozen=True)
 class HealthLimits:
     """When alarms may sound and how much better than the baseline is good enough.
@@ -102,12 +108,10 @@ class HealthMonitor:
         return [
             (
                 "non-finite",
-                f"{name} is {value} at step {step}: training has diverged. Lower the learning rate, lengthen the "
-                "warm-up, or turn bf16 off.",
+                f"{name} is {metrics[name]} at step {step}: training has diverged. Lower the learning rate, "
+                "lengthen the warm-up, or turn bf16 off.",
             )
-            # the one that is summed up from the others last
-            for name, value in sorted(metrics.items(), key=lambda item: item[0] == "loss")
-            if (name == "loss" or name.endswith("_loss")) and not math.isfinite(value)
+            for name in broken_losses(metrics)
         ]
 
     def _check_spikes(self, step: int, metrics: dict[str, float]) -> list[tuple[str, str]]:

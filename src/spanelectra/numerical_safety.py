@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import gc
 import json
-import math
-import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -21,10 +19,11 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer import TRAINER_STATE_NAME
 
 from spanelectra.atomic_files import find_damage, read_json, write_json
-from spanelectra.callbacks import TrainingDiverged
+from spanelectra.callbacks import TrainingDiverged, unprefixed
 from spanelectra.checkpointing import ROLLBACKS_NAME, checkpoint_step, list_checkpoints
 from spanelectra.environment import process_rank
 from spanelectra.errors import UserError
+from spanelectra.health import broken_losses
 from spanelectra.several_processes import wait_for_all
 
 LEARNING_RATE_FACTOR = 0.5
@@ -88,8 +87,7 @@ def break_gradient_of_broken_loss(loss: Tensor) -> Tensor:
 class NumericalSafetyCallback(TrainerCallback):
     """Ends a session with :class:`NumericalBreakdown` after so many broken steps in a row as the settings allow.
 
-    And where a held-out loss is no number, for then weights or activations are past what left-out steps can save.
-
+    It does so at once where a held-out loss is no number: weights or activations are past what left-out steps can save.
     It looks every so many steps, and wherever the log waits for the device anyway; steps that are left out change
     nothing, so that being late costs their time only.
 
@@ -121,8 +119,7 @@ class NumericalSafetyCallback(TrainerCallback):
         logs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
-        losses = {name: value for name, value in (logs or {}).items() if re.fullmatch("eval_(.+_)?loss", name)}
-        broken = [name.removeprefix("eval_") for name, value in losses.items() if not math.isfinite(value)]
+        broken = broken_losses(unprefixed(logs)) if logs and "eval_loss" in logs else []
         if broken:
             # the sum of the others is one, too
             names = " and ".join([name for name in broken if name != "loss"] or broken)

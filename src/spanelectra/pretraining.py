@@ -31,7 +31,7 @@ from spanelectra.console import calm_transformers, make_console, say, sound_alar
 from spanelectra.data.step_sizes import StepSizes
 from spanelectra.data.training_rows import ShuffledRows
 from spanelectra.data.word_starts import word_start_table
-from spanelectra.environment import process_rank
+from spanelectra.environment import has_bfloat16_units, process_rank
 from spanelectra.errors import UserError
 from spanelectra.health import HealthMonitor
 from spanelectra.model_building import (
@@ -216,9 +216,7 @@ def build_trainer(
     has_gpu = torch.cuda.is_available()
     if not has_gpu:
         connect_processors(settings.ddp_timeout)
-    bf16 = settings.bf16 == "true" or (
-        settings.bf16 == "auto" and has_gpu and torch.cuda.is_bf16_supported(including_emulation=False)
-    )
+    bf16 = settings.bf16 == "true" or (settings.bf16 == "auto" and has_gpu and has_bfloat16_units())
     evaluates = settings.eval_steps > 0 and data.held_out_rows > 0
     scheduler_settings: dict[str, Any] = {}
     if settings.lr_scheduler_type == "warmup_stable_decay":

@@ -98,7 +98,7 @@ def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
     if not train.has_spans and "sbpo" in (settings.objectives or ()):
         raise UserError(
             f"{settings.data}: single tokens were masked there, and sbpo predicts from span boundaries. Write it anew "
-            "with `spanelectra corrupt --masking span`, or train --objectives ato."
+            "with `spanelectra corrupt --masking span --max_span_words 1`, or train --objectives ato."
         )
     if train.metadata["max_span_length"] > settings.max_span_length:
         raise UserError(

@@ -103,7 +103,7 @@ class ProbeCallback(TrainerCallback):
 
     def _probe_if_due(self, state: TrainerState, control: TrainerControl) -> None:
         is_known = any(line["step"] == state.global_step and _scores_of(line) for line in state.log_history)
-        if is_known or not is_due(state, self.steps):
+        if is_known or not probe_is_due(state, self.steps):
             return
         self._log(_PREFIX, self._scores(_encoder(self.trainer.model)), control)
         sentence = find_alarm(state.log_history, state.max_steps, self._margins)
@@ -145,11 +145,11 @@ class WaitForProbe(TrainerCallback):
         wait_for_all()
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if is_due(state, self.steps):
+        if probe_is_due(state, self.steps):
             wait_for_all()
 
 
-def is_due(state: TrainerState, steps: int) -> bool:
+def probe_is_due(state: TrainerState, steps: int) -> bool:
     """Whether a run is probed at its step."""
     return state.global_step == state.max_steps or state.global_step % steps == 0
 
