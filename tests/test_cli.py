@@ -76,6 +76,15 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
             "is not one of debug, info, warning, error, critical. Did you mean 'warning'",
         ),
         (["export", "RUN", "--out_dir", "X", "--quiet", "--log_level=info"], "--quiet leaves nothing but errors"),
+        (
+            ["pretrain", "--max_steps", "9", "--max_tokens=9"],
+            "--max_steps and --max_tokens both say how long the run is",
+        ),
+        (["export", "--model", "RUN", "--out_dir", "X"], "RUN is given without a flag"),
+        (
+            ["pretrain", "--data", "x", "--out_dir", "y", "--generator", "g"],
+            "add --stage discriminator (it is joint now)",
+        ),
         (["pretrain", "--recipe", "tini"], "Did you mean 'tiny'?"),
         (["pretrain", "--recipe", "tiny"], "data is missing"),
         (["prepare", "--tokenizer", "x", "--out_dir", "y"], "data"),

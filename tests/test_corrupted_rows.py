@@ -35,7 +35,7 @@ def directory(tmp_path: Path) -> Path:
         writer = CorruptedRowsWriter(directory, split, 3 * len(seeds), LENGTH, COUNT, VOCAB_SIZE)
         for seed in seeds:
             writer.write(make_batch(seed), corrupted(make_batch(seed)))
-        writer.close()
+        writer.flush()
     (directory / "features.json").write_text(json.dumps({"format_version": 1, "max_span_length": 6}))
     return directory
 
@@ -74,7 +74,7 @@ def test_large_vocabularies_have_room(tmp_path: Path, vocab_size: int, dtype: ty
     batch["original_ids"][1, 4] = vocab_size - 1
     writer = CorruptedRowsWriter(tmp_path, "train", 3, LENGTH, COUNT, vocab_size)
     writer.write(batch, batch["original_ids"])
-    writer.close()
+    writer.flush()
     stored = np.load(tmp_path / "train.corrupted_ids.npy")
     assert stored.dtype == dtype and stored[1, 4] == vocab_size - 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -28,7 +29,11 @@ from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator
 from spanelectra.model_building import build_model, load_generator
 from spanelectra.pretraining import pretrain
+from spanelectra.recipe_files import load_recipe
 from spanelectra.replacement import replace_tokens, sample_tokens, sampling_logits
+from spanelectra.report.run_record import read_runs
+from spanelectra.report.run_tables import settings_table
+from spanelectra.training_args import PretrainingArguments
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +110,7 @@ def test_every_row_of_both_splits_is_there_with_masks_and_decoys(rows: Path, fak
 
 def test_the_metadata_says_what_was_done(rows: Path, fake: Path, generator_run: Path) -> None:
     metadata = json.loads((fake / "features.json").read_text())
+    settings = PretrainingArguments(**load_recipe(str(generator_run / "config.yaml")))
     assert {name: metadata[name] for name in metadata if name != "splits"} == {
         "format_version": 1,
         "max_seq_length": LENGTH,
@@ -112,12 +118,19 @@ def test_the_metadata_says_what_was_done(rows: Path, fake: Path, generator_run: 
         "generator": str(generator_run),
         "sampling_source": "mlm",
         "sampling_temperature": 1.0,
+        "mask_ratio": settings.mask_ratio,
         "masking": "span",
+        "max_span_words": settings.max_span_words,
+        "span_length_probability": settings.span_length_probability,
         "max_span_length": 20,
         "seed": 4,
     }
     assert find_damage(fake) is None
     assert (fake / "tokenizer" / "tokenizer.json").is_file()
+
+
+def names_in(directory: Path) -> list[str]:
+    return [file.relative_to(directory).as_posix() for file in directory.rglob("*")]
 
 
 def digests(directory: Path) -> dict[str, str]:
@@ -280,10 +293,14 @@ class TestOverwriting:
         assert is_corrupted_data(tmp_path / "fake")
 
 
-def test_a_kill_half_way_leaves_nothing_that_opens(rows: Path, generator_run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_kill_half_way_leaves_nothing_that_opens(
+    rows: Path, generator_run: Path, tmp_path: Path, goes_on: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     script = f"""
 import os
-from spanelectra import corruption
+from spanelectra import corruption, corruption_progress
+corruption_progress.SECONDS_BETWEEN = 0
 write, calls = corruption.CorruptedRowsWriter.write, []
 def die(self, batch, corrupted_ids):
     calls.append(1)
@@ -297,8 +314,14 @@ corruption.corrupt({str(generator_run)!r}, {str(rows)!r}, {str(tmp_path / "fake"
     assert partial.name.startswith(".partial") and not is_corrupted_data(partial)
     with pytest.raises(UserError):
         CorruptedRows(partial, "train")
-    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
-    assert [path.name for path in tmp_path.iterdir()] == ["fake"], "the next attempt clears up"
+    seed = 0 if goes_on else 1
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), seed=seed, batch_size=16)
+    assert ("going on after 32 of " in capsys.readouterr().err) == goes_on
+    assert [path.name for path in tmp_path.iterdir()] == ["fake"] and find_damage(tmp_path / "fake") is None
+    whole = corrupt(str(generator_run), str(rows), str(tmp_path / "whole"), seed=seed, batch_size=16, quiet=True)
+    assert digests(tmp_path / "fake") == digests(tmp_path / "whole")
+    assert json.loads((tmp_path / "fake" / "features.json").read_text()) == whole
+    assert sorted(names_in(tmp_path / "fake")) == sorted(names_in(tmp_path / "whole"))
 
 
 def test_an_error_half_way_leaves_the_earlier_rows(
@@ -312,7 +335,42 @@ def test_an_error_half_way_leaves_the_earlier_rows(
     monkeypatch.setattr("spanelectra.corruption.CorruptedRowsWriter.write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), overwrite=True, quiet=True)
-    assert digests(tmp_path / "fake") == digests(fake) and len(list(tmp_path.iterdir())) == 1
+    assert digests(tmp_path / "fake") == digests(fake)
+    # what was begun waits for the same command
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-fake", "fake"]
+
+
+def test_progress_is_said_line_by_line_where_there_is_no_bar(
+    rows: Path,
+    generator_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("spanelectra.corruption_progress.SECONDS_BETWEEN", 0.0)
+    written = corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16, max_span_words=1)
+    shown = capsys.readouterr().err
+    total = sum(split["rows"] for split in written["splits"].values())
+    assert re.search(rf"^16 of {total:,} rows, [\d,]+ a second, about [\d,]+ min left$", shown, re.MULTILINE)
+    assert f"fakes: {written['mask_ratio']:.1%} of the tokens, whole words, sampled from mlm logits" in shown
+    assert not (tmp_path / "fake" / "progress.json").exists()
+
+
+def test_a_run_writes_down_how_its_fakes_were_made(
+    rows: Path, generator_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options: dict[str, Any] = {"mask_ratio": 0.3, "max_span_words": 1, "sampling_temperature": 0.8, "quiet": True}
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), **options)
+    run = small_run(tmp_path / "fake", tmp_path / "run", stage="discriminator", mask_ratio=0.2, quiet=False)
+    metrics = pretrain(run)
+    shown = capsys.readouterr().err
+    assert "fakes: 30.0% of the tokens, whole words, sampled from mlm logits at temperature 0.8" in shown
+    assert any("mask_ratio=0.2 has no effect" in alarm for alarm in metrics["alarms"])
+    assert any("the discriminator starts from fresh weights. Pass --generator" in alarm for alarm in metrics["alarms"])
+    settings = load_recipe(str(tmp_path / "run" / "config.yaml"))
+    assert [settings[name] for name in ("mask_ratio", "max_span_words", "sampling_temperature")] == [0.3, 1, 0.8]
+    table = {row[0]: row for row in settings_table(read_runs([tmp_path / "run"]), all_settings=False).rows}
+    assert table["mask_ratio"][2].startswith("0.3") and "no effect" not in table["mask_ratio"][2]
 
 
 def test_it_says_what_it_wrote(

@@ -36,6 +36,22 @@ def test_the_numbers_stand_in_80_columns(rows: Path, joint: Path) -> None:
     assert outside.split()[4:6] == ["-", "-"]
 
 
+def test_first_comes_whether_heads_are_better_than_guessing(rows: Path, joint: Path) -> None:
+    report = report_of(joint, rows)
+    for loss, auc, verdict in ((0.1, 0.9, "better"), (0.01, 0.52, "no better")):
+        for head in ("mlm", "sbgo"):
+            report[head]["total"]["loss"] = report[head]["total"]["unigram_loss"] - loss
+        for head in ("ato", "sbpo"):
+            report[head]["total"]["auc"] = auc
+        text = " ".join(printed(report).split())
+        for head in ("MLM", "SBGO"):
+            assert f"{head}: {verdict} than guessing by frequency, with" in text
+        for head in ("ATO", "SBPO"):
+            assert f"{head}: {verdict} than guessing, with an AUC of {auc:.3f}" in text
+    report["mlm"] = report["ato"] = None
+    assert "MLM:" not in printed(report) and "ATO:" not in printed(report) and "SBPO:" in printed(report)
+
+
 def test_lines_of_few_tokens_are_named_and_not_shown(rows: Path, joint: Path) -> None:
     report = report_of(joint, rows)
     for head in HEADS:

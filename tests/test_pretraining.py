@@ -308,7 +308,7 @@ def test_corrupted_rows_without_a_generator_start_from_fresh_weights_and_say_so(
     rows: Path, generator_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
-    sentence = "discriminator: fresh weights (pass --generator to start from its weights)"
+    sentence = "ALARM the discriminator starts from fresh weights. Pass --generator GEN"
     settings = {"stage": "discriminator", "quiet": False, "max_steps": 1}
     pretrain(small_run(tmp_path / "fake", tmp_path / "fresh", **settings))
     assert sentence in capsys.readouterr().err

@@ -60,6 +60,11 @@ class TestOverwriting:
             pretrain(small_run(rows, run))
         assert files_of(run) == before
 
+    def test_what_is_left_of_a_run_cannot_be_gone_on_with(self, rows: Path, run: Path) -> None:
+        (run / "config.yaml").unlink()
+        with pytest.raises(UserError, match=r"holds parts of a run already\. Choose another .*--overwrite"):
+            pretrain(small_run(rows, run))
+
     def test_a_run_is_replaced_whole(self, rows: Path, run: Path) -> None:
         (run / ".partial-checkpoint-9").mkdir()
         pretrain(small_run(rows, run, overwrite=True, max_steps=2))
@@ -185,6 +190,9 @@ class TestResuming:
             resume(tmp_path)
         with pytest.raises(UserError, match="gone: is no directory"):
             resume(tmp_path / "gone")
+        (tmp_path / "config.yaml").write_text("method: bert\n")
+        with pytest.raises(UserError, match=rf"checkpoint-4: .* Did you mean '{tmp_path}'\?"):
+            resume(tmp_path / "checkpoint-4")
         (tmp_path / "config.yaml").write_text("task: classification\n")
         with pytest.raises(UserError, match="is a fine-tuning run: repeat its `spanelectra finetune`"):
             resume(tmp_path)
@@ -308,7 +316,17 @@ class TestResuming:
         ]
         with pytest.raises(UserError, match="no run there"):
             resume(tmp_path / "run")
-        pretrain(small_run(rows, tmp_path / "run", overwrite=True, max_steps=2))
+        # nor is it in the way of the same command, which replaces what it knows
+        (tmp_path / "run" / "notes.txt").touch()
+        with pytest.raises(UserError, match="holds other files"):
+            pretrain(small_run(rows, tmp_path / "run", max_steps=2))
+        (tmp_path / "run" / "notes.txt").unlink()
+        pretrain(small_run(rows, tmp_path / "run", max_steps=2))
+
+    def test_a_directory_with_a_tokenizer_alone_is_no_start_of_a_run(self, rows: Path, tmp_path: Path) -> None:
+        shutil.copytree(rows / "tokenizer", tmp_path / "run" / "tokenizer")
+        with pytest.raises(UserError, match="is not empty"):
+            pretrain(small_run(rows, tmp_path / "run"))
 
     def test_processes_that_cannot_share_a_step_are_refused(
         self, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

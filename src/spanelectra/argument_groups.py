@@ -106,7 +106,8 @@ class MaskingArguments:
 
     Args:
         masking: spans of whole words, or single tokens; by default the method's.
-        mask_ratio: share of a row's tokens that is masked, 0.15 to 0.35; a number or a schedule.
+        mask_ratio: share of a row's tokens that is masked, above 0 and at most 0.5, 0.15 to 0.35 as a rule; a number or
+            a schedule.
         max_span_words: longest span in words; a number or a schedule (start short: spans are hard to start from).
         span_length_probability: p of the geometric law of span lengths.
         max_span_length: longest span in tokens.

@@ -39,7 +39,7 @@ def partial_path(path: Path) -> Path:
 
 
 @contextlib.contextmanager
-def write_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path]:
+def write_directory(path: str | Path, *, replace: bool = False, goes_on: bool = False) -> Iterator[Path]:
     """Yield a hidden sibling to write into; on success it gets a manifest, is flushed and renamed to ``path``.
 
     A killed process leaves the sibling behind, which nothing opens and the next attempt removes. One killed between
@@ -49,6 +49,8 @@ def write_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
     Args:
         path: the directory to come.
         replace: whether an existing ``path`` gives way (only once the new one is complete).
+        goes_on: whether the block can go on with what an earlier attempt has left in the sibling, which then stays as
+            it is, also where an exception ends the block, but for a full disk.
 
     Raises:
         FileExistsError: before anything is written, where ``path`` holds something that is not to be replaced.
@@ -60,14 +62,17 @@ def write_directory(path: str | Path, *, replace: bool = False) -> Iterator[Path
         replaced.rename(path)
     if path.exists() and (not path.is_dir() or (not replace and any(path.iterdir()))):
         raise FileExistsError(f"{path} exists already")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    if not goes_on:
+        shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True, exist_ok=goes_on)
     try:
         yield partial
         seal(partial)
     except BaseException as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        if disk_is_full(error):
+        is_full = disk_is_full(error)
+        if is_full or not goes_on:
+            shutil.rmtree(partial, ignore_errors=True)
+        if is_full:
             raise OSError(errno.ENOSPC, f"no space left on the disk for {path}; nothing of it was kept") from error
         raise
     if replace and path.exists():

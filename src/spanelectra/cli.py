@@ -117,7 +117,12 @@ def _explain(message: str, parser: Any) -> str:
     flags = [option for action in parser._actions for option in action.option_strings]
     for word in text.replace("=", " ").split():
         if word.startswith("--") and word.rstrip(".,:") not in flags:
-            return f"{text.rstrip('.')}.{did_you_mean(word.rstrip('.,:'), flags)}"
+            bare = [
+                f"{action.dest.upper()} is given without a flag."
+                for action in parser._actions
+                if not action.option_strings
+            ]
+            return " ".join([f"{text.rstrip('.')}.{did_you_mean(word.rstrip('.,:'), flags)}", *bare])
     return text
 
 
@@ -202,6 +207,8 @@ def _run_with_settings(command: str, parser: Any, arguments: list[str]) -> Any:
         # also where a flag repeats the default, which the settings would not show
         if "--resume" in given and others:
             raise UserError(f"--resume RUN goes without {', '.join(others)}: a resumed run keeps its own settings.")
+        if {"--max_steps", "--max_tokens"} <= set(given):
+            raise UserError("--max_steps and --max_tokens both say how long the run is: give one of them.")
         for recipe in [word.removeprefix("--recipe=") for word in arguments if word.startswith("--recipe=")][-1:]:
             parser.set_defaults(load_recipe(recipe))
     parsed = parser.parse_args(arguments)

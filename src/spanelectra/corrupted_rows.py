@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,15 @@ _POSITION_FEATURES = (
     "decoy_span_positions",
 )
 _FLAG_FEATURES = ("masked_valid", "decoy_scored")
+# What is written down of masks and samples under the names that a run's settings have.
+SETTINGS = (
+    "masking",
+    "mask_ratio",
+    "max_span_words",
+    "span_length_probability",
+    "sampling_source",
+    "sampling_temperature",
+)
 
 
 def feature_files() -> list[str]:
@@ -51,16 +60,19 @@ class CorruptedRowsWriter:
         directory: to write into.
         split: ``train`` or ``validation``.
         rows, length, count: numbers of rows, tokens a row and scored positions a row.
+        written: rows that the files there hold already.
     """
 
-    def __init__(self, directory: Path, split: str, rows: int, length: int, count: int, vocab_size: int) -> None:
+    def __init__(
+        self, directory: Path, split: str, rows: int, length: int, count: int, vocab_size: int, written: int = 0
+    ) -> None:
         id_type = np.uint16 if vocab_size <= 1 << 16 else np.uint32
         layout: dict[str, tuple[int, Any]] = dict.fromkeys(_ID_FEATURES, (length, id_type))
         layout.update(dict.fromkeys(_POSITION_FEATURES, (count, np.uint16)))
         layout.update(dict.fromkeys(_FLAG_FEATURES, (count, np.bool_)))
         self._arrays = {
             name: np.lib.format.open_memmap(
-                directory / f"{split}.{name}.npy", mode="w+", dtype=dtype, shape=(rows, width)
+                directory / f"{split}.{name}.npy", mode="r+" if written else "w+", dtype=dtype, shape=(rows, width)
             )
             for name, (width, dtype) in layout.items()
         }
@@ -68,7 +80,7 @@ class CorruptedRowsWriter:
             # a map of a file without its blocks would end the process where the disk is full
             with open(directory / f"{split}.{name}.npy", "r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        self._written = 0
+        self._written = written
 
     def write(self, batch: dict[str, Tensor], corrupted_ids: Tensor) -> None:
         """Append a collated batch and the ids its generator made of it."""
@@ -80,11 +92,10 @@ class CorruptedRowsWriter:
             array[self._written : end] = features[name].cpu().numpy()
         self._written = end
 
-    def close(self) -> None:
-        """Flush everything to its file."""
+    def flush(self) -> None:
+        """Bring everything to its file."""
         for array in self._arrays.values():
             array.flush()
-        self._arrays.clear()
 
 
 class CorruptedRows:
@@ -136,6 +147,11 @@ class CorruptedRows:
         return CorruptedRows, (self.directory, self.split, self.decoys)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """Settings of masks and samples; rows of older versions say less."""
+        return {name: self.metadata[name] for name in SETTINGS if name in self.metadata}
+
+    @property
     def has_spans(self) -> bool:
         """Whether spans were masked, which have boundaries, and not single tokens."""
         return len(self) == 0 or bool(self._arrays["right_boundaries"][:64].any())
@@ -165,7 +181,19 @@ class CorruptedRows:
         return features
 
 
-def row_batches(rows: int, size: int) -> Iterator[NDArray[np.int64]]:
-    """Consecutive row numbers, ``size`` at a time."""
-    for first in range(0, rows, size):
-        yield np.arange(first, min(first + size, rows), dtype=np.int64)
+def describe_fakes(settings: Mapping[str, Any]) -> str:
+    """How rows were masked and filled, in a line, by their :data:`SETTINGS`; rows of older versions say less."""
+    words = settings.get("max_span_words")
+    spans = "whole words" if words == 1 else f"spans of up to {words} words" if words else "spans"
+    masked = {"token": "single tokens", "span": spans}.get(settings.get("masking", ""), "tokens")
+    share = f"{settings['mask_ratio']:.1%} of the tokens, " if "mask_ratio" in settings else ""
+    return (
+        f"fakes: {share}{masked}, sampled from {settings['sampling_source']} logits at temperature "
+        f"{settings['sampling_temperature']:g}"
+    )
+
+
+def row_batches(rows: int, size: int, first: int = 0) -> Iterator[NDArray[np.int64]]:
+    """Consecutive row numbers from ``first`` on, ``size`` at a time."""
+    for start in range(first, rows, size):
+        yield np.arange(start, min(start + size, rows), dtype=np.int64)

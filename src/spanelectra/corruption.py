@@ -9,22 +9,23 @@ from typing import Any, Literal, get_type_hints
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from spanelectra.atomic_files import write_directory, write_json
+from spanelectra.atomic_files import file_digest, write_directory, write_json
 from spanelectra.checkpointing import CONFIG_NAME, TOKENIZER_DIRECTORY, find_model
 from spanelectra.console import make_console, say
 from spanelectra.corrupted_rows import (
     FEATURES_NAME,
     FORMAT_VERSION,
     CorruptedRowsWriter,
+    describe_fakes,
     feature_files,
     row_batches,
 )
+from spanelectra.corruption_progress import CorruptionProgress
 from spanelectra.data.data_collator import DataCollatorForSpanElectra
 from spanelectra.data.output_directory import check_output_directory
-from spanelectra.data.row_dataset import SPLITS, RowDataset
+from spanelectra.data.row_dataset import SPLITS, RowDataset, rows_path
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.losses import IGNORE_INDEX
@@ -32,6 +33,7 @@ from spanelectra.masking_setup import build_collator
 from spanelectra.model_building import check_generator_fits, load_generator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.recipe_files import checked_value, load_recipe
+from spanelectra.schedules import Schedule
 from spanelectra.training_args import PretrainingArguments
 
 
@@ -50,6 +52,8 @@ def corrupt(
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Replace spans of prepared rows by samples from a trained generator, and save the result.
+
+    One that was interrupted goes on where it was when the same command is given again, and writes the same.
 
     Args:
         generator: run (or saved model) of the generator stage.
@@ -104,28 +108,43 @@ def corrupt(
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
     splits = {split: RowDataset(data, split) for split in SPLITS}
-    check_generator_fits(generator, model, splits["train"].tokenizer(), splits["train"].max_seq_length)
-    summary: dict[str, Any] = {}
-    with write_directory(target, replace=overwrite) as partial:
-        for split, rows in splits.items():
-            collate = build_collator(rows, settings, held_out=split == "validation")
-            # the generator had no use for decoys, the discriminator has
-            collate.policy = dataclasses.replace(collate.policy, decoys=settings.masking == "span")
-            summary[split] = _write_split(partial, split, rows, collate, model, batch_size, console)
-        metadata = {
-            "format_version": FORMAT_VERSION,
-            "max_seq_length": rows.max_seq_length,
-            "tokenizer_fingerprint": rows.metadata["tokenizer_fingerprint"],
-            "generator": str(generator),
-            "sampling_source": source,
-            "sampling_temperature": sampling_temperature,
-            "masking": settings.masking,
-            "max_span_length": settings.max_span_length,
-            "seed": seed,
-            "splits": summary,
-        }
+    train = splits["train"]
+    check_generator_fits(generator, model, train.tokenizer(), train.max_seq_length)
+    collators = {split: _collator(rows, settings, split) for split, rows in splits.items()}
+    metadata: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "max_seq_length": train.max_seq_length,
+        "tokenizer_fingerprint": train.metadata["tokenizer_fingerprint"],
+        "generator": str(generator),
+        "sampling_source": source,
+        "sampling_temperature": sampling_temperature,
+        # a schedule is read at the end of the run that it was for
+        "mask_ratio": Schedule.parse(settings.mask_ratio, "mask_ratio")(1.0),
+        "masking": settings.masking,
+        "max_span_words": round(Schedule.parse(settings.max_span_words, "max_span_words")(1.0)),
+        "span_length_probability": settings.span_length_probability,
+        "max_span_length": settings.max_span_length,
+        "seed": seed,
+    }
+    say(console, describe_fakes(metadata))
+    if settings.masking == "token":
+        say(console, "SBPO cannot train on single tokens; for spans: --masking span --max_span_words 1 (whole words)")
+    work = {name: value for name, value in metadata.items() if name != "generator"}
+    work["batch_size"] = batch_size
+    weights = sorted(find_model(generator).glob("*.safetensors"))
+    for file in (*weights, *(rows_path(rows.directory, split) for split, rows in splits.items())):
+        work[file.name] = file_digest(file)
+    with write_directory(target, replace=overwrite, goes_on=True) as partial:
+        progress = CorruptionProgress(partial, work, {split: len(rows) for split, rows in splits.items()}, console)
+        try:
+            for split, rows in splits.items():
+                _write_split(partial, split, rows, collators[split], model, batch_size, progress)
+        except KeyboardInterrupt:
+            say(console, f"{progress.done():,} rows are written; the same command goes on from there")
+            raise
+        summary = metadata["splits"] = progress.finish()
         write_json(partial / FEATURES_NAME, metadata)
-        shutil.copytree(Path(data) / "tokenizer", partial / TOKENIZER_DIRECTORY)
+        shutil.copytree(Path(data) / "tokenizer", partial / TOKENIZER_DIRECTORY, dirs_exist_ok=True)
     say(
         console,
         f"{target}: {summary['train']['rows']:,} training and {summary['validation']['rows']:,} validation rows; "
@@ -153,6 +172,13 @@ def _generator_settings(generator: str) -> PretrainingArguments:
     return PretrainingArguments(**load_recipe(str(config)))
 
 
+def _collator(rows: RowDataset, settings: PretrainingArguments, split: str) -> DataCollatorForSpanElectra:
+    collate = build_collator(rows, settings, held_out=split == "validation")
+    # the generator had no use for decoys, the discriminator has
+    collate.policy = dataclasses.replace(collate.policy, decoys=settings.masking == "span")
+    return collate
+
+
 def _write_split(
     directory: Path,
     split: str,
@@ -160,20 +186,30 @@ def _write_split(
     collate: DataCollatorForSpanElectra,
     model: SpanElectraForPreTraining,
     batch_size: int,
-    console: Console,
-) -> dict[str, Any]:
-    """Write one split; returns its numbers."""
-    count = collate.policy.capacity(rows.max_seq_length)
-    writer = CorruptedRowsWriter(directory, split, len(rows), rows.max_seq_length, count, rows.metadata["vocab_size"])
-    masked = replaced = 0
+    progress: CorruptionProgress,
+) -> None:
+    """Write what is left of one split."""
+    count, written = collate.policy.capacity(rows.max_seq_length), progress.splits[split]["rows"]
+    vocab_size = rows.metadata["vocab_size"]
+    writer = CorruptedRowsWriter(directory, split, len(rows), rows.max_seq_length, count, vocab_size, written)
     device = next(model.parameters()).device
-    batches = list(row_batches(len(rows), batch_size))
-    for numbers in track(batches, description=split, console=console, disable=not console.is_terminal):
-        batch = collate(RowBatch(numbers, np.zeros_like(numbers), 1.0))
-        output = model.draw_replacements({name: tensor.to(device) for name, tensor in batch.items()})
-        assert output.corrupted_ids is not None and output.replaced is not None
-        writer.write(batch, output.corrupted_ids)
-        masked += int((batch["labels"] != IGNORE_INDEX).sum())
-        replaced += int(output.replaced.sum())
-    writer.close()
-    return {"rows": len(rows), "masked_tokens": masked, "replaced_rate": replaced / max(1, masked)}
+    columns = (TextColumn(split), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = progress.console
+    try:
+        with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+            task = bar.add_task(split, total=len(rows), completed=written)
+            for numbers in row_batches(len(rows), batch_size, written):
+                batch = collate(RowBatch(numbers, np.zeros_like(numbers), 1.0))
+                output = model.draw_replacements({name: tensor.to(device) for name, tensor in batch.items()})
+                assert output.corrupted_ids is not None and output.replaced is not None
+                writer.write(batch, output.corrupted_ids)
+                masked = int((batch["labels"] != IGNORE_INDEX).sum())
+                progress.add(split, len(numbers), masked, int(output.replaced.sum()))
+                bar.update(task, advance=len(numbers))
+                if progress.is_due():
+                    writer.flush()
+                    progress.save()
+                    progress.tell()
+    finally:
+        writer.flush()
+        progress.save()

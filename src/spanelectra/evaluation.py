@@ -139,8 +139,9 @@ def _print_scores(results: dict[str, Any], console: Console) -> None:
     """A line for each score, first of the metric that the model was chosen by, beside that of the commonest answer."""
     baseline, metric = results["baseline"], results["metric"]
     for name, value in sorted(results["scores"].items(), key=lambda score: score[0] != metric):
-        beside = f"   ({baseline['name']}: {baseline['scores'][name]:.2f})" if name == metric else ""
-        say(console, f"{name:<20} {value:.2f}{beside}")
+        # fine-tuning shows that of the training file, which may be another
+        beside = f"   ({baseline['name']}, by this file's labels: {baseline['scores'][name]:.2f})"
+        say(console, f"{name:<20} {value:.2f}{beside if name == metric else ''}")
 
 
 def _is_trained_on(model: str, digest: str) -> bool:

@@ -127,7 +127,7 @@ def export(
                 f"{summary[name]['parameters'] / 1e6:.2f} M parameters; opened again, its logits differ from the run's "
                 f"by {summary[name]['difference']:.1e} of their scale",
             )
-    say(console, f"  {summary['checkpoint']}: the full model with its boundary heads")
+    say(console, f"  {summary['checkpoint']}: the full model with all its heads")
     return summary
 
 

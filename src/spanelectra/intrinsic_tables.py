@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spanelectra.console import say
+from spanelectra.health import HealthLimits
 from spanelectra.intrinsic_metrics import BREAKDOWNS, OUTSIDE
 
 _HEADS = {
@@ -91,6 +92,8 @@ def print_intrinsic_report(report: dict[str, Any], console: Console) -> None:
         say(console, f"masked: {masking['mask_ratio']:.1%} of the tokens, {what}")
     if report["unigram_cross_entropy"] is not None:
         say(console, f"guessing any token by frequency costs {report['unigram_cross_entropy']:.3f} nats")
+    for sentence in _verdicts(report):
+        say(console, sentence)
     console.print()
     _print_totals(report, console)
     for breakdown, meaning in BREAKDOWNS.items():
@@ -104,6 +107,29 @@ def print_intrinsic_report(report: dict[str, Any], console: Console) -> None:
         say(console, f"no {_HEADS[name]}: {reason}")
     for notice in report["notices"]:
         say(console, f"note: {notice}")
+
+
+def _verdicts(report: dict[str, Any]) -> list[str]:
+    """Whether each head is better than guessing, in a sentence; by as much as the alarms of a run ask for."""
+    found, limits = [], HealthLimits()
+    for name in ("mlm", "sbgo", "correction"):
+        total = report[name]["total"] if report[name] else {}
+        loss, unigram = total.get("loss"), total.get("unigram_loss")
+        if loss is not None and unigram is not None:
+            verdict = "better" if loss < unigram - limits.unigram_margin else "no better"
+            found.append(
+                f"{_HEADS[name]}: {verdict} than guessing by frequency, with {loss:.2f} nats a token against "
+                f"{unigram:.2f} (less is better)"
+            )
+    for name in ("ato", "sbpo"):
+        total = report[name]["total"] if report[name] else {}
+        if total.get("auc") is not None:
+            verdict = "better" if total["auc"] >= 0.5 + limits.auc_margin else "no better"
+            found.append(
+                f"{_HEADS[name]}: {verdict} than guessing, with an AUC of {total['auc']:.3f} (0.5 is guessing, 1 is "
+                "perfect)"
+            )
+    return found
 
 
 def _print_totals(report: dict[str, Any], console: Console) -> None:

@@ -182,6 +182,8 @@ def load_generator(run: str | Path, report: Report) -> SpanElectraForPreTraining
     trained = SpanElectraForPreTraining.from_pretrained(directory)
     if trained.generator is None:
         raise UserError(f"--generator {run}: this run trained no generator. Run --stage generator first.")
+    if trained.discriminator is not None:
+        report(f"{run} has a discriminator, too: of it only the generator is taken")
     broken = [name for name, weight in trained.generator.named_parameters() if not weight.isfinite().all()]
     if broken:
         raise UserError(f"--generator {run}: {broken[0]} holds what is no number; its training diverged.")

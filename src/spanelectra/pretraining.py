@@ -66,6 +66,11 @@ from spanelectra.several_processes import (
 from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
 
+FRESH_DISCRIMINATOR = (
+    "the discriminator starts from fresh weights. Pass --generator GEN, also for rows that it has filled already, to "
+    "start from its weights; fresh ones want rates of their own (a recipe for this stage has a tenth of them)."
+)
+
 
 def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     """Pre-train a generator, a discriminator, or both together.
@@ -125,6 +130,9 @@ def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
         alarms = [*alarms_at_start(settings, data), *(entry["sentence"] for entry in read_rollbacks(run))]
     else:
         alarms = settings.settings_without_effect(corrupted_data=data.corrupted)
+        if settings.stage == "discriminator" and not settings.has_weights():
+            alarms.append(FRESH_DISCRIMINATOR)
+        settings = dataclasses.replace(settings, **data.written)
     model = _model_of_run(settings, data, checkpoint, console)
     monitor = HealthMonitor(
         data.unigram_cross_entropy,
@@ -191,8 +199,6 @@ def _model_of_run(
         has_fresh_generator = settings.stage != "discriminator" and not settings.init_from
         if settings.output_bias_init == "unigram" and has_fresh_generator and data.token_counts is not None:
             say(console, start_from_unigram(model, data.token_counts))
-        if settings.stage == "discriminator" and not settings.generator and not settings.init_from:
-            say(console, "discriminator: fresh weights (pass --generator to start from its weights)")
         return model
     model = SpanElectraForPreTraining.from_pretrained(checkpoint)
     if settings.gradient_checkpointing:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,8 @@ class RunData:
         unigram_cross_entropy: nats a token of guessing by frequency on held-out text; ``None`` if unknown.
         unigram_costs: (vocabulary,) the same of each token; ``None`` if unknown.
         corrupted: whether the rows hold fake spans already.
+        written: settings of masks and samples as such rows were written with; empty for others, and where it is not
+            known.
         input_ids: (rows, length) token ids of the training rows, memory-mapped; ``None`` for corrupted ones.
         token_counts: (vocabulary,) how often each token occurs in them; ``None`` likewise.
         cutting: how training rows become shorter ones; ``None`` for whole rows.
@@ -58,6 +60,7 @@ class RunData:
     unigram_costs: NDArray[np.float32] | None
     scored: Callable[[int], int]
     corrupted: bool = False
+    written: dict[str, Any] = field(default_factory=dict)
     input_ids: NDArray[np.integer[Any]] | None = None
     token_counts: NDArray[np.int64] | None = None
     cutting: RowCutting | None = None
@@ -116,6 +119,7 @@ def _read_corrupted_data(settings: PretrainingArguments) -> RunData:
         unigram_costs=None,
         scored=lambda length: train.scored_positions,
         corrupted=True,
+        written=train.settings,
     )
 
 

@@ -74,11 +74,14 @@ def check_run_directory(settings: PretrainingArguments) -> None:
     if settings.recipe and run in Path(settings.recipe).parents:
         raise UserError(f"--out_dir {run} holds the recipe {settings.recipe}; choose another --out_dir.")
     if holds_run(run) and not settings.overwrite:
+        is_whole = (run / CONFIG_NAME).exists()
+        go_on = f" Go on with it by `spanelectra pretrain --resume {run}`, choose" if is_whole else " Choose"
         raise UserError(
-            f"{run} holds a run already. Go on with it by `spanelectra pretrain --resume {run}`, choose another "
-            "--out_dir, or pass --overwrite to delete it."
+            f"{run} holds {'' if is_whole else 'parts of '}a run already.{go_on} another --out_dir, or pass "
+            "--overwrite to delete it."
         )
-    check_output_directory(run, own_names(run), overwrite=settings.overwrite, replaced=False)
+    has_only_started = (run / ENVIRONMENT_NAME).is_file() and not holds_run(run)
+    check_output_directory(run, own_names(run), overwrite=settings.overwrite or has_only_started, replaced=False)
 
 
 def start_run_directory(settings: PretrainingArguments, data: RunData, alarms: list[str]) -> None:
@@ -99,8 +102,9 @@ def start_run_directory(settings: PretrainingArguments, data: RunData, alarms: l
             else:
                 entry.unlink()
     run.mkdir(parents=True, exist_ok=True)
-    data.tokenizer.save_pretrained(run / TOKENIZER_DIRECTORY)
+    # first, so that what a start that was interrupted leaves is known to be that
     write_json(run / ENVIRONMENT_NAME, describe_environment())
+    data.tokenizer.save_pretrained(run / TOKENIZER_DIRECTORY)
     write_json(run / START_NAME, {"data": _describe_data(data), "alarms": alarms})
     write_text(run / CONFIG_NAME, as_yaml(settings))
 
@@ -112,6 +116,7 @@ def _describe_data(data: RunData) -> dict[str, Any]:
         "tokens_per_row": data.length,
         "rows": data.rows,
         "corrupted": data.corrupted,
+        "written": data.written,
     }
 
 
@@ -126,7 +131,8 @@ def settings_to_resume(arguments: PretrainingArguments, console: Console) -> tup
     _check_nothing_else_is_set(arguments)
     if not (run / CONFIG_NAME).is_file():
         what = "is no directory" if not run.is_dir() else f"no run there ({CONFIG_NAME} is missing)"
-        raise UserError(f"--resume {run}: {what}; give the --out_dir of a `spanelectra pretrain` run.")
+        hint = f" Did you mean '{run.parent}'?" if (run.parent / CONFIG_NAME).is_file() else ""
+        raise UserError(f"--resume {run}: {what}; give the --out_dir of a `spanelectra pretrain` run.{hint}")
     if "task" in read_fields(run / CONFIG_NAME, "recipe"):
         raise UserError(
             f"--resume {run} is a fine-tuning run: repeat its `spanelectra finetune` command with --resume."

@@ -13,6 +13,7 @@ from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.callbacks import format_metrics
 from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
 from spanelectra.console import say
+from spanelectra.corrupted_rows import describe_fakes
 from spanelectra.data.data_collator import DataCollatorForSpanElectra
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.environment import has_bfloat16_instructions, library_versions, peak_device_memory_mib
@@ -64,14 +65,23 @@ def describe_run(
         say(console, f"the discriminator, and its losses, join at step {head_start:,}; held-out lines show them before")
     if isinstance(data.collate, DataCollatorForSpanElectra):
         say(console, _describe_masks(data.collate, min(data.rows, MASKS_SHOWN)))
+    if data.written:
+        say(console, describe_fakes(data.written))
     if settings.bf16 == "auto" and trainer.args.device.type == "cpu" and has_bfloat16_instructions():
         say(console, "this processor has instructions for bfloat16: --bf16 true may be faster (docs/throughput.md)")
     if epochs > 20:
         say(console, "that is many times: a smaller --max_steps may do as well, more text would do better")
     if data.unigram_cross_entropy is not None:
         console.print(
-            f"guessing held-out tokens by frequency costs {data.unigram_cross_entropy:.3f} nats each", highlight=False
+            f"guessing held-out tokens by frequency costs {data.unigram_cross_entropy:.3f} nats each (the unit of all "
+            "losses here; less is better)",
+            highlight=False,
         )
+    say(
+        console,
+        "in the lines to come tok/s is tokens trained a second, mfu the share that training has of the "
+        f"{trainer.peak_flops / 1e9:,.0f} GFLOP/s that a matrix product reaches on this machine",
+    )
     if data.collate_held_out is None:
         console.print("no held-out rows: nothing will be evaluated (prepare with a validation split to have some)")
 

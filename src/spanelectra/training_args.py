@@ -144,7 +144,10 @@ class PretrainingArguments(ReportingArguments, OptimisationArguments, MaskingArg
                     "--sharing encoder is for joint training: the discriminator stage trains an encoder alone."
                 )
         elif self.generator:
-            raise UserError(f"--generator is for --stage discriminator, not for --stage {self.stage}.")
+            raise UserError(
+                "--generator GEN is what a discriminator starts from: add --stage discriminator (it is "
+                f"{self.stage} now), or leave it out."
+            )
         elif self.init_generator_from and not self.init_from:
             raise UserError("--init_generator_from goes with --init_from.")
         elif self.init_generator_from and self.resolved().discriminator_objectives and self.sharing != "none":

@@ -29,6 +29,12 @@ from tiny_tasks import write_task
 TASKS = ("rhymes", "words")
 
 
+@pytest.fixture(autouse=True)
+def judge_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The runs here are of few steps, which nobody would be judged by."""
+    monkeypatch.setattr("spanelectra.finetuning.probe_callback.FEWEST_STEPS", 2)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classification and a token task in the words of the rhyme, and one of question answering, which is left out."""
@@ -198,14 +204,17 @@ def line(step: int, **scores: float) -> dict[str, Any]:
     return {"step": step, **{f"probe_{name}": score for name, score in scores.items()}}
 
 
-def test_when_an_alarm_is_due() -> None:
+def test_when_an_alarm_is_due(monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = {"step": 0, "fresh_probe_a": 60.0, "fresh_probe_b": 30.0}
     margins = {"a": margin(400), "b": margin(100)}
     assert margins == {"a": 5.0, "b": 10.0}
     low, high = {"a": 65.0, "b": 20.0}, {"a": 20.0, "b": 40.1}
     alarm = functools.partial(find_alarm, max_steps=10, margins=margins)
     assert alarm([]) is alarm([fresh]) is None
-    # in the first half nobody judges
+    # in the first half nobody judges, nor before some hundred steps
+    monkeypatch.setattr("spanelectra.finetuning.probe_callback.FEWEST_STEPS", 9)
+    assert alarm([fresh, line(8, **low)]) is None and alarm([fresh, line(9, **low)]) is not None
+    monkeypatch.setattr("spanelectra.finetuning.probe_callback.FEWEST_STEPS", 2)
     assert alarm([fresh, line(4, **low)]) is None
     assert alarm([fresh, {"step": 5, "loss": 1.0}, line(5, **high)]) is None
     sentence = alarm([fresh, line(2, **low), line(6, **low), line(8, **low)])

@@ -45,7 +45,7 @@ def test_a_run_that_learned_is_healthy() -> None:
     assert "restores 10.0%" in said(findings, "Sampling").sentence
 
 
-@pytest.mark.parametrize(("loss", "state"), [(5.0, "good"), (6.5, "attention")])
+@pytest.mark.parametrize(("loss", "state"), [(5.0, "good"), (6.0, "note"), (6.5, "attention")])
 def test_a_run_is_shown_beside_runs_that_went_well(loss: float, state: str) -> None:
     arguments = PretrainingArguments(**{**load_recipe("tiny-generator"), "max_steps": 2000})
     lines = [{"step": 2000, "eval_loss": 10.0, "eval_mlm_loss": loss, "tokens": 4096000.0}]

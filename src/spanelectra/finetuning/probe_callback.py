@@ -32,11 +32,14 @@ from spanelectra.export import longest_input, stock_model
 from spanelectra.finetuning.linear_probe import fresh_encoder
 from spanelectra.finetuning.task_bench import TaskBench, read_benches
 from spanelectra.finetuning.task_folder import read_task_folder
+from spanelectra.health import HealthLimits
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.several_processes import wait_for_all
 
 TRAIN_EXAMPLES = 1000
 DEV_EXAMPLES = 500
+# Before so many steps nobody expects an encoder to have learned anything, as of losses.
+FEWEST_STEPS = HealthLimits().warm_up_steps
 _PREFIX, _FRESH_PREFIX = "probe_", "fresh_probe_"
 
 
@@ -192,12 +195,12 @@ def find_alarm(history: Sequence[dict[str, Any]], max_steps: int, margins: Mappi
 
     Args:
         history: the trainer's log, entries with ``step``.
-        max_steps: length of the run; before its half nothing is said.
+        max_steps: length of the run; before its half nothing is said, nor before :data:`FEWEST_STEPS`.
         margins: task -> its :func:`margin`.
     """
     fresh = {name: line[name] for line in history for name in line if name.startswith(_FRESH_PREFIX)}
     for line in history:
-        if line["step"] < max_steps / 2:
+        if line["step"] < max(max_steps / 2, FEWEST_STEPS):
             continue
         scores = {name: score for name, score in _scores_of(line).items() if name in margins}
         pairs = {name: (score, fresh[f"{_FRESH_PREFIX}{name}"]) for name, score in scores.items()}

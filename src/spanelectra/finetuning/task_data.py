@@ -16,6 +16,8 @@ from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.task import Baseline, Feature, Task
 from spanelectra.finetuning.words_alone import words_alone
 
+# With fewer examples a standard error of an accuracy is 7 points and more.
+FEWEST_TO_SCORE = 50
 # The part of a file's examples above which it matters that they are trained on, too.
 _MANY_SHARED = 0.02
 
@@ -128,7 +130,14 @@ def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any
     if settings.test:
         examples["test"] = task.read(settings.test)
         task.check(examples["test"], settings.test)
-    _remark_on_leaks(task, examples, {"dev": dev_path, "test": settings.test or ""})
+    paths = {"dev": dev_path, "test": settings.test or ""}
+    _remark_on_leaks(task, examples, paths)
+    for name, path in paths.items():
+        if 0 < len(examples.get(name, ())) < FEWEST_TO_SCORE:
+            task.remark(
+                f"{name} has {len(examples[name])} {task.unit} ({path}): a score of so few is mostly chance, whatever "
+                "the seeds agree on."
+            )
     return examples
 
 

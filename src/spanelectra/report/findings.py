@@ -238,7 +238,8 @@ def _beside_references(record: RunRecord) -> list[Finding]:
         place = standing(curve, metrics, lines[-1]["step"], int(max_steps), unigram)
         if place is not None:
             sentence = place.sentence()
-            found.append(Finding("attention" if place.lags else "good", sentence[0].upper() + sentence[1:]))
+            state: State = "attention" if place.lags else "good" if place.gain >= place.lowest else "note"
+            found.append(Finding(state, sentence[0].upper() + sentence[1:]))
     return found
 
 

@@ -193,12 +193,13 @@ def _unchosen(record: RunRecord, *, with_recipe: bool) -> PretrainingArguments |
 
 
 def _idle(record: RunRecord) -> Collection[str]:
-    """The settings that change nothing in a run; none where it is not known."""
+    """The settings that change nothing in a run, nor say how its rows were written; none where it is not known."""
     known = {field.name for field in dataclasses.fields(PretrainingArguments)}
     settings = {name: value for name, value in record.settings.items() if name in known}
-    corrupted = mapping(record.start.get("data")).get("corrupted") is True
+    start = mapping(record.start.get("data"))
     try:
-        return PretrainingArguments(**settings).resolved().idle_settings(corrupted_data=corrupted)
+        idle = PretrainingArguments(**settings).resolved().idle_settings(corrupted_data=start.get("corrupted") is True)
+        return idle.keys() - mapping(start.get("written")).keys()
     except (UserError, TypeError):
         return ()
 
