@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _before = list(sys.path)
 sys.path.insert(0, str(Path(__file__).parent.parent.parent / "benchmarks"))
 # with all that they import: the tests then need no path
-for _name in ("run", "page"):
+for _name in ("run", "page", "front_page"):
     importlib.import_module(f"efficiency.{_name}")
 sys.path[:] = _before
 

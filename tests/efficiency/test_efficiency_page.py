@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from scipy import stats
 from small_tier import SMALL, run_all, write_tier
 
-from efficiency import comparisons, page
+from efficiency import comparisons, front_page, page
 from efficiency.goals import goals
 from efficiency.plan import Unit
 from efficiency.results_file import append_line
@@ -217,3 +218,13 @@ def test_results_of_several_arithmetics_are_said_to_be():
     said = page._made_on([new, float32, unknown])
     assert "any, 2 threads a run, 1 side by side" in said and "1 of the 3 lines were fine-tuned" in said
     assert "fine-tuned" not in page._made_on([new, float32]) + page._made_on([unknown])
+
+
+def test_the_front_page_shows_what_the_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert front_page.score_table() in front_page.README.read_text(encoding="utf-8")
+    monkeypatch.setattr(front_page, "results_path", lambda tier: tmp_path / f"{tier}.jsonl")
+    for tier, seed, score in (("tier1", 1, 70.0), ("default-recipe", 1, 70.0), ("candidates", 2, 72.0)):
+        line = {"purpose": "evaluation", "method": "bert", "budget": 4e13, "seed": seed, "multiple": 1.0}
+        tasks = {task: {"dev": score} for task in front_page.TASKS}
+        append_line(tmp_path / f"{tier}.jsonl", {**line, "tasks": tasks})
+    assert front_page.score_table().splitlines()[2:] == ["| BERT | 71.0 ± 1.4 [71.0 ± 1.4] (2) |"]
