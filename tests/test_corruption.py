@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import pydoc
 import re
 import shutil
 import subprocess
@@ -19,7 +21,7 @@ from torch import Tensor
 from prepared_rows import LENGTH
 from small_runs import small_run
 from spanelectra.atomic_files import file_digest, find_damage
-from spanelectra.corrupted_rows import CorruptedRows, is_corrupted_data
+from spanelectra.corrupted_rows import CorruptedRows, describe_fakes, is_corrupted_data
 from spanelectra.corruption import corrupt
 from spanelectra.data.row_dataset import RowDataset
 from spanelectra.data.training_rows import RowBatch
@@ -315,7 +317,11 @@ corruption.corrupt({str(generator_run)!r}, {str(rows)!r}, {str(tmp_path / "fake"
     with pytest.raises(UserError):
         CorruptedRows(partial, "train")
     seed = 0 if goes_on else 1
-    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), seed=seed, batch_size=16)
+    if not goes_on:
+        # hours of work are not deleted unasked
+        with pytest.raises(UserError, match=r"unfinished work with other settings \(seed 0, now 1\).*--overwrite"):
+            corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), seed=seed, batch_size=16, quiet=True)
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), seed=seed, batch_size=16, overwrite=not goes_on)
     assert ("going on after 32 of " in capsys.readouterr().err) == goes_on
     assert [path.name for path in tmp_path.iterdir()] == ["fake"] and find_damage(tmp_path / "fake") is None
     whole = corrupt(str(generator_run), str(rows), str(tmp_path / "whole"), seed=seed, batch_size=16, quiet=True)
@@ -335,9 +341,149 @@ def test_an_error_half_way_leaves_the_earlier_rows(
     monkeypatch.setattr("spanelectra.corruption.CorruptedRowsWriter.write", interrupt)
     with pytest.raises(KeyboardInterrupt):
         corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), overwrite=True, quiet=True)
-    assert digests(tmp_path / "fake") == digests(fake)
-    # what was begun waits for the same command
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-fake", "fake"]
+    assert digests(tmp_path / "fake") == digests(fake) and len(list(tmp_path.iterdir())) == 1
+
+
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, place: str, calls: int, rows: Path, generator_run: Path, out_dir: Path
+) -> None:
+    """A command that Ctrl-C reaches in the given call of a function."""
+    module, _, name = place.rpartition(".")
+    function, made = pydoc.locate(place), []
+
+    def count(*arguments: Any, **named: Any) -> Any:
+        made.append(1)
+        if len(made) == calls:
+            raise KeyboardInterrupt
+        return function(*arguments, **named)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"{module}.{name}", count)
+        with pytest.raises(KeyboardInterrupt):
+            corrupt(str(generator_run), str(rows), str(out_dir), batch_size=16, overwrite=True)
+    assert len(made) == calls
+
+
+@pytest.mark.parametrize(
+    "moment", ["in training rows", "in validation rows", "when it is sealed", "when it is renamed"]
+)
+def test_ctrl_c_at_any_moment_loses_no_row(
+    rows: Path,
+    generator_run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    moment: str,
+) -> None:
+    batches = -(-len(RowDataset(rows, "train")) // 16)
+    place, calls, written = {
+        "in training rows": ("spanelectra.corruption.CorruptedRowsWriter.write", 3, 32),
+        "in validation rows": ("spanelectra.corruption.CorruptedRowsWriter.write", batches + 2, None),
+        "when it is sealed": ("spanelectra.atomic_files.seal", 1, None),
+        "when it is renamed": ("pathlib.Path.rename", 2, None),
+    }[moment]
+    if "renamed" in moment:
+        (tmp_path / "fake").mkdir()
+    interrupted(monkeypatch, place, calls, rows, generator_run, tmp_path / "fake")
+    shown = capsys.readouterr().err
+    assert ("rows are kept in" in shown) == ("rows" in moment)
+    # the same again
+    monkeypatch.setattr("spanelectra.corruption_progress.SECONDS_BETWEEN", 0.0)
+    corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16, overwrite=True)
+    total = sum(len(RowDataset(rows, split)) for split in ("train", "validation"))
+    (done,) = re.findall(r"going on after ([\d,]+) of", capsys.readouterr().err)
+    assert int(done.replace(",", "")) == (
+        written or (len(RowDataset(rows, "train")) + 16 if "validation" in moment else total)
+    )
+    corrupt(str(generator_run), str(rows), str(tmp_path / "whole"), batch_size=16, quiet=True)
+    assert digests(tmp_path / "fake") == digests(tmp_path / "whole")
+    assert find_damage(tmp_path / "fake") is None
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fake", "whole"]
+
+
+class TestUnfinishedWork:
+    @pytest.fixture
+    def unfinished(self, rows: Path, generator_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        place = "spanelectra.corruption.CorruptedRowsWriter.write"
+        interrupted(monkeypatch, place, 3, rows, generator_run, tmp_path / "fake")
+        return tmp_path / ".partial-fake"
+
+    @pytest.mark.parametrize("damage", ["missing", "short", "other shape"])
+    def test_a_damaged_file_is_named(
+        self, rows: Path, generator_run: Path, tmp_path: Path, unfinished: Path, damage: str
+    ) -> None:
+        file = unfinished / "train.masked_positions.npy"
+        if damage == "missing":
+            file.unlink()
+        elif damage == "short":
+            os.truncate(file, 1000)
+        else:
+            np.save(file, np.zeros((3, 3), dtype=np.uint16))
+        with pytest.raises(UserError, match=r"train.masked_positions.npy is missing or damaged .* delete"):
+            corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16, quiet=True)
+
+    @pytest.mark.parametrize("content", ["{", "[]", '{"work": 1, "splits": {}}'])
+    def test_without_its_counts_it_begins_anew(
+        self,
+        rows: Path,
+        generator_run: Path,
+        tmp_path: Path,
+        unfinished: Path,
+        content: str,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        (unfinished / "progress.json").write_text(content)
+        corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16)
+        assert "going on" not in capsys.readouterr().err and find_damage(tmp_path / "fake") is None
+
+    def test_another_batch_size_may_go_on(
+        self, rows: Path, generator_run: Path, tmp_path: Path, unfinished: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=7)
+        assert "going on after 32 of" in capsys.readouterr().err
+
+    def test_no_other_process_writes_there(
+        self, rows: Path, generator_run: Path, tmp_path: Path, unfinished: Path
+    ) -> None:
+        script = "import fcntl, os, sys, time\nfcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX)\n"
+        script += "print('locked', flush=True)\ntime.sleep(60)"
+        command = [sys.executable, "-c", script, str(unfinished)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None and other.stdout.readline() == "locked\n"
+            with pytest.raises(UserError, match="another process is writing"):
+                corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16, quiet=True)
+            other.kill()
+        corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16, quiet=True)
+
+
+def test_a_schedule_of_the_generator_is_read_at_its_end(rows: Path, tmp_path: Path) -> None:
+    schedules = {"mask_ratio": "0:0.4 1:0.2", "max_span_words": "0:1 1:3"}
+    pretrain(small_run(rows, tmp_path / "run", stage="generator", **schedules))
+    corrupt(str(tmp_path / "run"), str(rows), str(tmp_path / "end"), quiet=True)
+    numbers: dict[str, Any] = {"mask_ratio": 0.2, "max_span_words": 3}
+    corrupt(str(tmp_path / "run"), str(rows), str(tmp_path / "numbers"), quiet=True, **numbers)
+    assert digests(tmp_path / "end") == digests(tmp_path / "numbers")
+    metadata = json.loads((tmp_path / "end" / "features.json").read_text())
+    assert {name: metadata[name] for name in numbers} == numbers
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"mask_ratio": "much"}, {"mask_ratio": 0.9}, {"sampling_temperature": float("inf")}, {"masking": "spam"}],
+)
+def test_settings_that_no_run_could_have_are_damage(fake: Path, tmp_path: Path, changed: dict[str, Any]) -> None:
+    shutil.copytree(fake, tmp_path / "fake")
+    file = tmp_path / "fake" / "features.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    with pytest.raises(UserError, match=r"features.json is damaged .*spanelectra corrupt"):
+        CorruptedRows(tmp_path / "fake", "train")
+
+
+def test_rows_of_older_versions_say_less() -> None:
+    assert describe_fakes({}) == "fakes: tokens"
+    assert describe_fakes({"sampling_source": "mlm", "sampling_temperature": 1.0}) == (
+        "fakes: tokens, sampled from mlm logits at temperature 1"
+    )
 
 
 def test_progress_is_said_line_by_line_where_there_is_no_bar(
@@ -353,7 +499,6 @@ def test_progress_is_said_line_by_line_where_there_is_no_bar(
     total = sum(split["rows"] for split in written["splits"].values())
     assert re.search(rf"^16 of {total:,} rows, [\d,]+ a second, about [\d,]+ min left$", shown, re.MULTILINE)
     assert f"fakes: {written['mask_ratio']:.1%} of the tokens, whole words, sampled from mlm logits" in shown
-    assert not (tmp_path / "fake" / "progress.json").exists()
 
 
 def test_a_run_writes_down_how_its_fakes_were_made(
@@ -366,7 +511,6 @@ def test_a_run_writes_down_how_its_fakes_were_made(
     shown = capsys.readouterr().err
     assert "fakes: 30.0% of the tokens, whole words, sampled from mlm logits at temperature 0.8" in shown
     assert any("mask_ratio=0.2 has no effect" in alarm for alarm in metrics["alarms"])
-    assert any("the discriminator starts from fresh weights. Pass --generator" in alarm for alarm in metrics["alarms"])
     settings = load_recipe(str(tmp_path / "run" / "config.yaml"))
     assert [settings[name] for name in ("mask_ratio", "max_span_words", "sampling_temperature")] == [0.3, 1, 0.8]
     table = {row[0]: row for row in settings_table(read_runs([tmp_path / "run"]), all_settings=False).rows}

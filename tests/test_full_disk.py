@@ -21,6 +21,7 @@ from spanelectra.atomic_files import disk_is_full, find_damage, write_directory,
 from spanelectra.callbacks import read_history
 from spanelectra.checkpointing import list_checkpoints
 from spanelectra.cli import main
+from spanelectra.data.row_dataset import RowDataset
 from spanelectra.pretraining import pretrain
 
 
@@ -146,3 +147,27 @@ def test_a_limit_on_the_size_of_files_is_a_full_disk_too(rows: Path, tmp_path: P
     assert limited.returncode == 1
     assert limited.stderr.splitlines()[-1].endswith(f"--resume {tmp_path / 'run'}`: no checkpoint was written yet.")
     assert main(["pretrain", "--resume", str(tmp_path / "run")]) == 0
+
+
+def test_rows_that_are_written_survive_a_full_disk(
+    rows: Path,
+    generator_run: Path,
+    disk: SmallDisk,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    disk.resize(4000)
+    whole = ["corrupt", "--generator", str(generator_run), "--data", str(rows), "--batch_size", "16"]
+    with monkeypatch.context() as patched:
+        # the tokenizer, which comes last, finds no room
+        def fill(*arguments: object, **named: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patched.setattr("spanelectra.corruption.shutil.copytree", fill)
+        assert main([*whole, "--out_dir", str(disk.place / "out")]) == 1
+    assert f"what was written is kept in {disk.place / '.partial-out'}" in capsys.readouterr().err
+    assert main([*whole, "--out_dir", str(disk.place / "out")]) == 0
+    count = sum(len(RowDataset(rows, split)) for split in ("train", "validation"))
+    assert f"going on after {count:,} of {count:,} rows" in capsys.readouterr().err
+    assert find_damage(disk.place / "out") is None

@@ -50,6 +50,9 @@ def test_first_comes_whether_heads_are_better_than_guessing(rows: Path, joint: P
             assert f"{head}: {verdict} than guessing, with an AUC of {auc:.3f}" in text
     report["mlm"] = report["ato"] = None
     assert "MLM:" not in printed(report) and "ATO:" not in printed(report) and "SBPO:" in printed(report)
+    # random tokens are no exam
+    report["restoration"] = None
+    assert "SBPO: " not in printed(report).split("Generator")[0]
 
 
 def test_lines_of_few_tokens_are_named_and_not_shown(rows: Path, joint: Path) -> None:

@@ -34,6 +34,7 @@ from spanelectra.errors import UserError
 from spanelectra.model_building import load_generator
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.pretraining import pretrain
+from spanelectra.recipe_files import load_recipe
 from spanelectra.training_args import PretrainingArguments
 
 
@@ -308,12 +309,18 @@ def test_corrupted_rows_without_a_generator_start_from_fresh_weights_and_say_so(
     rows: Path, generator_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), quiet=True)
-    sentence = "ALARM the discriminator starts from fresh weights. Pass --generator GEN"
+    sentence = "discriminator: fresh weights (pass --generator to start from its weights)"
     settings = {"stage": "discriminator", "quiet": False, "max_steps": 1}
-    pretrain(small_run(tmp_path / "fake", tmp_path / "fresh", **settings))
+    assert not pretrain(small_run(tmp_path / "fake", tmp_path / "fresh", **settings))["alarms"]
     assert sentence in capsys.readouterr().err
     pretrain(small_run(tmp_path / "fake", tmp_path / "warm", generator=str(generator_run), **settings))
     assert sentence not in capsys.readouterr().err
+    # the recipe's rates are for trained weights
+    rate = load_recipe("tiny-discriminator")["learning_rate"]
+    for name, learning_rate, alarms in (("low", rate, 1), ("high", 10 * rate, 0)):
+        chosen = {**settings, "recipe": "tiny-discriminator", "learning_rate": learning_rate}
+        said = pretrain(small_run(tmp_path / "fake", tmp_path / name, **chosen))["alarms"]
+        assert sum("at the rates of tiny-discriminator, which are for weights" in alarm for alarm in said) == alarms
 
 
 def test_a_setting_without_effect_raises_an_alarm(rows: Path, tmp_path: Path) -> None:

@@ -320,7 +320,10 @@ class TestResuming:
         (tmp_path / "run" / "notes.txt").touch()
         with pytest.raises(UserError, match="holds other files"):
             pretrain(small_run(rows, tmp_path / "run", max_steps=2))
-        (tmp_path / "run" / "notes.txt").unlink()
+        (tmp_path / "run" / "notes.txt").rename(tmp_path / "run" / "metrics.json")
+        with pytest.raises(UserError, match="is not empty"):
+            pretrain(small_run(rows, tmp_path / "run", max_steps=2))
+        (tmp_path / "run" / "metrics.json").unlink()
         pretrain(small_run(rows, tmp_path / "run", max_steps=2))
 
     def test_a_directory_with_a_tokenizer_alone_is_no_start_of_a_run(self, rows: Path, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -18,7 +19,7 @@ from spanelectra.errors import UserError
 MANIFEST_NAME = "manifest.json"
 LARGEST_MANIFEST = 1 << 26  # bytes; half a million files
 Kind = TypeVar("Kind", dict[str, Any], list[Any])
-_PARTIAL_PREFIX = ".partial-"
+PARTIAL_PREFIX = ".partial-"
 _REPLACED_PREFIX = ".replaced-"
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # libraries that are not written in Python say it in words: tokenizers and safetensors, numpy
@@ -35,7 +36,7 @@ def _flush_to_disk(path: Path) -> None:
 
 def partial_path(path: Path) -> Path:
     """Where :func:`write_directory` prepares what will become ``path``."""
-    return path.with_name(f"{_PARTIAL_PREFIX}{path.name}")
+    return path.with_name(f"{PARTIAL_PREFIX}{path.name}")
 
 
 @contextlib.contextmanager
@@ -49,11 +50,12 @@ def write_directory(path: str | Path, *, replace: bool = False, goes_on: bool = 
     Args:
         path: the directory to come.
         replace: whether an existing ``path`` gives way (only once the new one is complete).
-        goes_on: whether the block can go on with what an earlier attempt has left in the sibling, which then stays as
-            it is, also where an exception ends the block, but for a full disk.
+        goes_on: the sibling stays where an exception ends the block, unless the block removes it, and the next attempt
+            finds it as it was left. While one process writes there, no other can.
 
     Raises:
         FileExistsError: before anything is written, where ``path`` holds something that is not to be replaced.
+        UserError: where another process goes on with it.
         OSError: with ``ENOSPC`` and a sentence, where the disk is full, whatever the library that found out says.
     """
     path = Path(path)
@@ -65,22 +67,45 @@ def write_directory(path: str | Path, *, replace: bool = False, goes_on: bool = 
     if not goes_on:
         shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True, exist_ok=goes_on)
-    try:
-        yield partial
-        seal(partial)
-    except BaseException as error:
-        is_full = disk_is_full(error)
-        if is_full or not goes_on:
-            shutil.rmtree(partial, ignore_errors=True)
-        if is_full:
-            raise OSError(errno.ENOSPC, f"no space left on the disk for {path}; nothing of it was kept") from error
-        raise
-    if replace and path.exists():
-        shutil.rmtree(replaced, ignore_errors=True)
-        path.rename(replaced)
-    partial.rename(path)
+    with _locked(partial) if goes_on else contextlib.nullcontext():
+        try:
+            yield partial
+            seal(partial)
+        except BaseException as error:
+            if not goes_on:
+                shutil.rmtree(partial, ignore_errors=True)
+            if disk_is_full(error):
+                kept = f"what was written is kept in {partial}" if partial.exists() else "nothing of it was kept"
+                raise OSError(errno.ENOSPC, f"no space left on the disk for {path}; {kept}") from error
+            raise
+        if replace and path.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            path.rename(replaced)
+        partial.rename(path)
     _flush_to_disk(path.parent)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Keep other processes out of a directory; a lock ends with the process that has it.
+
+    Raises:
+        UserError: where another process has it.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"another process is writing {directory}; wait for it, or choose another out_dir."
+            ) from None
+        except OSError:
+            pass  # a file system without locks
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def disk_is_full(error: BaseException | None) -> bool:

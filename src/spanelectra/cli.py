@@ -118,11 +118,12 @@ def _explain(message: str, parser: Any) -> str:
     for word in text.replace("=", " ").split():
         if word.startswith("--") and word.rstrip(".,:") not in flags:
             bare = [
-                f"{action.dest.upper()} is given without a flag."
+                f" {action.dest.upper()} is given without a flag."
                 for action in parser._actions
                 if not action.option_strings
             ]
-            return " ".join([f"{text.rstrip('.')}.{did_you_mean(word.rstrip('.,:'), flags)}", *bare])
+            hint = did_you_mean(word.rstrip(".,:"), flags) or "".join(bare)
+            return f"{text.rstrip('.')}.{hint}"
     return text
 
 
@@ -207,11 +208,15 @@ def _run_with_settings(command: str, parser: Any, arguments: list[str]) -> Any:
         # also where a flag repeats the default, which the settings would not show
         if "--resume" in given and others:
             raise UserError(f"--resume RUN goes without {', '.join(others)}: a resumed run keeps its own settings.")
-        if {"--max_steps", "--max_tokens"} <= set(given):
-            raise UserError("--max_steps and --max_tokens both say how long the run is: give one of them.")
         for recipe in [word.removeprefix("--recipe=") for word in arguments if word.startswith("--recipe=")][-1:]:
-            parser.set_defaults(load_recipe(recipe))
+            defaults = load_recipe(recipe)
+            if "--max_steps" in given:
+                # of the two that say how long a run is, the one that is given counts
+                defaults.pop("max_tokens", None)
+            parser.set_defaults(defaults)
     parsed = parser.parse_args(arguments)
+    if command == "pretrain" and "--max_steps" in given and parsed.max_tokens is not None:
+        raise UserError("--max_steps and --max_tokens both say how long the run is: give one of them.")
     settings_class = _settings_class(command)
     settings = settings_class(**{field.name: parsed[field.name] for field in dataclasses.fields(settings_class)})
     if parsed.print_config:

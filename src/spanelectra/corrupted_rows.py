@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from spanelectra.data.row_dataset import SPLITS, load_array
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.losses import IGNORE_INDEX
+from spanelectra.training_args import PretrainingArguments
 
 FEATURES_NAME = "features.json"
 FORMAT_VERSION = 1
@@ -60,7 +61,12 @@ class CorruptedRowsWriter:
         directory: to write into.
         split: ``train`` or ``validation``.
         rows, length, count: numbers of rows, tokens a row and scored positions a row.
-        written: rows that the files there hold already.
+        vocab_size: number of token ids.
+        written: rows that the files there hold already; 0 for new files.
+
+    Raises:
+        UserError: for a file with rows in it that is missing, damaged or of another shape.
+        OSError: where the disk has no room for all rows.
     """
 
     def __init__(
@@ -70,17 +76,17 @@ class CorruptedRowsWriter:
         layout: dict[str, tuple[int, Any]] = dict.fromkeys(_ID_FEATURES, (length, id_type))
         layout.update(dict.fromkeys(_POSITION_FEATURES, (count, np.uint16)))
         layout.update(dict.fromkeys(_FLAG_FEATURES, (count, np.bool_)))
-        self._arrays = {
-            name: np.lib.format.open_memmap(
-                directory / f"{split}.{name}.npy", mode="r+" if written else "w+", dtype=dtype, shape=(rows, width)
-            )
-            for name, (width, dtype) in layout.items()
-        }
-        for name in self._arrays if hasattr(os, "posix_fallocate") else ():
-            # a map of a file without its blocks would end the process where the disk is full
-            with open(directory / f"{split}.{name}.npy", "r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
-        self._written = written
+        self._arrays, self._written = {}, written
+        for name, (width, dtype) in layout.items():
+            file, shape = directory / f"{split}.{name}.npy", (rows, width)
+            if written:
+                _check_file(file, shape, np.dtype(dtype))
+            mode: Literal["r+", "w+"] = "r+" if written else "w+"
+            self._arrays[name] = np.lib.format.open_memmap(file, mode=mode, dtype=dtype, shape=shape)
+            if hasattr(os, "posix_fallocate"):
+                # a map of a file without its blocks would end the process where the disk is full
+                with open(file, "r+b") as stream:
+                    os.posix_fallocate(stream.fileno(), 0, os.fstat(stream.fileno()).st_size)
 
     def write(self, batch: dict[str, Tensor], corrupted_ids: Tensor) -> None:
         """Append a collated batch and the ids its generator made of it."""
@@ -96,6 +102,17 @@ class CorruptedRowsWriter:
         """Bring everything to its file."""
         for array in self._arrays.values():
             array.flush()
+
+
+def _check_file(file: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    """A map for writing would make a file that is too short longer, and ask nothing of its shape."""
+    try:
+        found = load_array(file, mmap_mode="r")
+        reason = None if (found.shape, found.dtype) == (shape, dtype) else f"{found.dtype} of shape {found.shape}"
+    except (OSError, ValueError) as error:
+        reason = str(error)
+    if reason is not None:
+        raise UserError(f"{file} is missing or damaged ({reason}); delete {file.parent} to begin anew.")
 
 
 class CorruptedRows:
@@ -123,6 +140,8 @@ class CorruptedRows:
             version = self.metadata["format_version"]
             if version == FORMAT_VERSION and type(self.metadata["max_span_length"]) is not int:
                 raise TypeError("max_span_length is no number")
+            # what a run takes over must be what it could have been told
+            PretrainingArguments(data="-", out_dir="-", **self.settings).check()
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{file} is damaged ({reason}); run `spanelectra corrupt` again.") from error
@@ -185,12 +204,14 @@ def describe_fakes(settings: Mapping[str, Any]) -> str:
     """How rows were masked and filled, in a line, by their :data:`SETTINGS`; rows of older versions say less."""
     words = settings.get("max_span_words")
     spans = "whole words" if words == 1 else f"spans of up to {words} words" if words else "spans"
-    masked = {"token": "single tokens", "span": spans}.get(settings.get("masking", ""), "tokens")
-    share = f"{settings['mask_ratio']:.1%} of the tokens, " if "mask_ratio" in settings else ""
-    return (
-        f"fakes: {share}{masked}, sampled from {settings['sampling_source']} logits at temperature "
-        f"{settings['sampling_temperature']:g}"
-    )
+    parts = [{"token": "single tokens", "span": spans}.get(settings.get("masking", ""), "tokens")]
+    if "mask_ratio" in settings:
+        parts.insert(0, f"{settings['mask_ratio']:.1%} of the tokens")
+    if "sampling_source" in settings:
+        parts.append(f"sampled from {settings['sampling_source']} logits")
+    if "sampling_temperature" in settings:
+        parts[-1] += f" at temperature {settings['sampling_temperature']:g}"
+    return f"fakes: {', '.join(parts)}"
 
 
 def row_batches(rows: int, size: int, first: int = 0) -> Iterator[NDArray[np.int64]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import math
 import shutil
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
@@ -11,6 +13,7 @@ import numpy as np
 import torch
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from spanelectra import __version__
 from spanelectra.atomic_files import file_digest, write_directory, write_json
 from spanelectra.checkpointing import CONFIG_NAME, TOKENIZER_DIRECTORY, find_model
 from spanelectra.console import make_console, say
@@ -22,7 +25,7 @@ from spanelectra.corrupted_rows import (
     feature_files,
     row_batches,
 )
-from spanelectra.corruption_progress import CorruptionProgress
+from spanelectra.corruption_progress import PROGRESS_NAME, CorruptionProgress
 from spanelectra.data.data_collator import DataCollatorForSpanElectra
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.data.row_dataset import SPLITS, RowDataset, rows_path
@@ -53,7 +56,8 @@ def corrupt(
 ) -> dict[str, Any]:
     """Replace spans of prepared rows by samples from a trained generator, and save the result.
 
-    One that was interrupted goes on where it was when the same command is given again, and writes the same.
+    One that was interrupted goes on where it was when the same command is given again, with the same result; a kill
+    loses half a minute of it. Another batch size changes nothing but rounding.
 
     Args:
         generator: run (or saved model) of the generator stage.
@@ -66,21 +70,21 @@ def corrupt(
         sampling_temperature: divides the logits.
         batch_size: rows at once.
         seed: of masks and samples.
-        overwrite: replace an out_dir that exists.
+        overwrite: replace an out_dir that exists, or unfinished work of other settings.
         quiet: print nothing.
 
     Returns:
         What was written: rows by split, tokens replaced, rate of samples that differ from the text.
 
     Raises:
-        UserError: for a generator, data or out_dir that do not fit.
+        UserError: for a generator, data or out_dir that do not fit, or unfinished work of other settings.
     """
     kinds = get_type_hints(PretrainingArguments)
     masking = checked_value(masking, kinds["masking"], "masking")
     sampling_source = checked_value(sampling_source, kinds["sampling_source"] | None, "sampling_source")
     _check_numbers(sampling_temperature, batch_size, seed)
     target = check_output_directory(
-        out_dir, {FEATURES_NAME, TOKENIZER_DIRECTORY, *feature_files()}, overwrite=overwrite
+        out_dir, {FEATURES_NAME, PROGRESS_NAME, TOKENIZER_DIRECTORY, *feature_files()}, overwrite=overwrite
     )
     console = make_console(quiet)
     model = load_generator(generator, lambda sentence: say(console, sentence)).eval()
@@ -107,6 +111,10 @@ def corrupt(
     model.config.sampling_source, model.config.sampling_temperature = source, sampling_temperature
     model.to("cuda" if torch.cuda.is_available() else "cpu")
 
+    # a schedule is read at the end of the run that it was for
+    settings.mask_ratio = Schedule.parse(settings.mask_ratio, "mask_ratio")(1.0)
+    settings.max_span_words = round(Schedule.parse(settings.max_span_words, "max_span_words")(1.0))
+
     splits = {split: RowDataset(data, split) for split in SPLITS}
     train = splits["train"]
     check_generator_fits(generator, model, train.tokenizer(), train.max_seq_length)
@@ -118,31 +126,42 @@ def corrupt(
         "generator": str(generator),
         "sampling_source": source,
         "sampling_temperature": sampling_temperature,
-        # a schedule is read at the end of the run that it was for
-        "mask_ratio": Schedule.parse(settings.mask_ratio, "mask_ratio")(1.0),
         "masking": settings.masking,
-        "max_span_words": round(Schedule.parse(settings.max_span_words, "max_span_words")(1.0)),
-        "span_length_probability": settings.span_length_probability,
+        "mask_ratio": settings.mask_ratio,
         "max_span_length": settings.max_span_length,
         "seed": seed,
     }
+    if settings.masking == "span":
+        metadata["max_span_words"] = settings.max_span_words
+        metadata["span_length_probability"] = settings.span_length_probability
     say(console, describe_fakes(metadata))
     if settings.masking == "token":
         say(console, "SBPO cannot train on single tokens; for spans: --masking span --max_span_words 1 (whole words)")
-    work = {name: value for name, value in metadata.items() if name != "generator"}
-    work["batch_size"] = batch_size
-    weights = sorted(find_model(generator).glob("*.safetensors"))
-    for file in (*weights, *(rows_path(rows.directory, split) for split, rows in splits.items())):
-        work[file.name] = file_digest(file)
+    work = {name: value for name, value in metadata.items() if name != "generator"} | {
+        "version": __version__,
+        "device": next(model.parameters()).device.type,
+        "weights": _weights_digest(model),
+        **{f"{split} rows": file_digest(rows_path(rows.directory, split)) for split, rows in splits.items()},
+    }
     with write_directory(target, replace=overwrite, goes_on=True) as partial:
-        progress = CorruptionProgress(partial, work, {split: len(rows) for split, rows in splits.items()}, console)
+        counts: dict[str, int] = {split: len(rows) for split, rows in splits.items()}
+        progress = CorruptionProgress(partial, work, counts, console, anew=overwrite)
         try:
-            for split, rows in splits.items():
-                _write_split(partial, split, rows, collators[split], model, batch_size, progress)
-        except KeyboardInterrupt:
-            say(console, f"{progress.done():,} rows are written; the same command goes on from there")
+            # all of them first: a disk that is too small is so before the first row
+            writers = {
+                split: _writer(partial, rows, collators[split], progress, split) for split, rows in splits.items()
+            }
+            for split, writer in writers.items():
+                _write_split(split, counts[split], writer, collators[split], model, batch_size, progress)
+        except UserError:
             raise
-        summary = metadata["splits"] = progress.finish()
+        except BaseException:
+            if progress.done():
+                say(console, f"{progress.done():,} rows are kept in {partial}; the same command goes on from there")
+            else:
+                shutil.rmtree(partial, ignore_errors=True)
+            raise
+        metadata["splits"] = summary = progress.summary()
         write_json(partial / FEATURES_NAME, metadata)
         shutil.copytree(Path(data) / "tokenizer", partial / TOKENIZER_DIRECTORY, dirs_exist_ok=True)
     say(
@@ -154,7 +173,7 @@ def corrupt(
 
 
 def _check_numbers(temperature: float, batch_size: int, seed: int) -> None:
-    if not temperature > 0:
+    if not 0 < temperature < math.inf:
         raise UserError(f"sampling_temperature must be above 0, got {temperature}.")
     if batch_size < 1:
         raise UserError(f"batch_size must be at least 1, got {batch_size}.")
@@ -179,26 +198,40 @@ def _collator(rows: RowDataset, settings: PretrainingArguments, split: str) -> D
     return collate
 
 
+def _weights_digest(model: SpanElectraForPreTraining) -> str:
+    """SHA-256 of the weights that were loaded, whatever has become of their file since."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _writer(
+    directory: Path, rows: RowDataset, collate: DataCollatorForSpanElectra, progress: CorruptionProgress, split: str
+) -> CorruptedRowsWriter:
+    count, written = collate.policy.capacity(rows.max_seq_length), progress.splits[split]["rows"]
+    vocab_size = rows.metadata["vocab_size"]
+    return CorruptedRowsWriter(directory, split, len(rows), rows.max_seq_length, count, vocab_size, written)
+
+
 def _write_split(
-    directory: Path,
     split: str,
-    rows: RowDataset,
+    rows: int,
+    writer: CorruptedRowsWriter,
     collate: DataCollatorForSpanElectra,
     model: SpanElectraForPreTraining,
     batch_size: int,
     progress: CorruptionProgress,
 ) -> None:
     """Write what is left of one split."""
-    count, written = collate.policy.capacity(rows.max_seq_length), progress.splits[split]["rows"]
-    vocab_size = rows.metadata["vocab_size"]
-    writer = CorruptedRowsWriter(directory, split, len(rows), rows.max_seq_length, count, vocab_size, written)
-    device = next(model.parameters()).device
+    written, console = progress.splits[split]["rows"], progress.console
     columns = (TextColumn(split), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    console = progress.console
+    device = next(model.parameters()).device
     try:
         with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-            task = bar.add_task(split, total=len(rows), completed=written)
-            for numbers in row_batches(len(rows), batch_size, written):
+            task = bar.add_task(split, total=rows, completed=written)
+            for numbers in row_batches(rows, batch_size, written):
                 batch = collate(RowBatch(numbers, np.zeros_like(numbers), 1.0))
                 output = model.draw_replacements({name: tensor.to(device) for name, tensor in batch.items()})
                 assert output.corrupted_ids is not None and output.replaced is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import shutil
 import time
 from pathlib import Path
@@ -11,51 +10,65 @@ from typing import Any
 
 from rich.console import Console
 
-from spanelectra.atomic_files import write_json
+from spanelectra.atomic_files import read_json, write_json
 from spanelectra.console import say
+from spanelectra.errors import UserError
 
 PROGRESS_NAME = "progress.json"
 # Between two times at which what was written is made safe, and said where there is no bar.
 SECONDS_BETWEEN = 30.0
+_COUNTS = ("rows", "masked_tokens", "replaced_tokens")
 
 
 class CorruptionProgress:
-    """Counts of what is written for good, in a file beside it.
+    """Counts of the rows that are written for good, in a file beside them; it stays there when all of them are.
 
     Args:
-        directory: of unfinished work; what is in it is deleted where it is the work of other settings.
+        directory: of unfinished work, or empty.
         work: all that decides what is written, as JSON takes it.
         rows: split -> rows to write.
+        anew: whether unfinished work is deleted where it is of other settings.
         console: where progress is said, line by line where there is no bar, which terminals have.
 
     Attributes:
         splits: split -> ``rows``, ``masked_tokens`` and ``replaced_tokens`` written.
+
+    Raises:
+        UserError: where the directory holds work of other settings.
     """
 
-    def __init__(self, directory: Path, work: dict[str, Any], rows: dict[str, int], console: Console) -> None:
+    def __init__(
+        self, directory: Path, work: dict[str, Any], rows: dict[str, int], console: Console, *, anew: bool
+    ) -> None:
         self._file, self._work, self._rows, self.console = directory / PROGRESS_NAME, work, rows, console
-        self.splits = {split: dict.fromkeys(("rows", "masked_tokens", "replaced_tokens"), 0) for split in rows}
-        found = self._read()
-        if found is not None:
-            self.splits = found
+        self.splits = {split: dict.fromkeys(_COUNTS, 0) for split in rows}
+        before, splits = self._read()
+        differing = sorted(name for name in {*work, *before} if before.get(name) != work.get(name))
+        if not differing:
+            self.splits = splits
             say(console, f"going on after {self.done():,} of {sum(rows.values()):,} rows")
+        elif before and not anew:
+            changes = ", ".join(f"{name} {before.get(name)}, now {work.get(name)}" for name in differing)
+            raise UserError(
+                f"{directory} holds unfinished work with other settings ({changes}). Repeat its command to go on with "
+                "it, or begin anew with --overwrite."
+            )
         else:
-            shutil.rmtree(directory)
-            directory.mkdir()
+            # first what says that the rest is of use
+            self._file.unlink(missing_ok=True)
+            for entry in directory.iterdir():
+                shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         self._start = self._saved = time.monotonic()
         self._done_before = self.done()
 
-    def _read(self) -> dict[str, dict[str, int]] | None:
-        """The counts of the same work; ``None`` where there is none that is whole."""
-        with contextlib.suppress(OSError, ValueError, LookupError, TypeError, RecursionError):
-            content = json.loads(self._file.read_text(encoding="utf-8"))
-            counts = {
-                split: {name: int(content["splits"][split][name]) for name in self.splits[split]}
-                for split in self._rows
-            }
-            if content["work"] == self._work:
-                return counts
-        return None
+    def _read(self) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+        """Work and counts as they were saved; nothing where they were not, or what is there is none."""
+        with contextlib.suppress(OSError, UserError, LookupError, TypeError, ValueError, AttributeError):
+            content = read_json(self._file, dict)
+            splits = {split: {name: int(content["splits"][split][name]) for name in _COUNTS} for split in self._rows}
+            if all(0 <= counts["rows"] <= self._rows[split] for split, counts in splits.items()):
+                return dict(content["work"]), splits
+        return {}, {}
 
     def done(self) -> int:
         """Rows written, of all splits."""
@@ -63,7 +76,7 @@ class CorruptionProgress:
 
     def add(self, split: str, rows: int, masked: int, replaced: int) -> None:
         """Count a batch that was written."""
-        for name, count in (("rows", rows), ("masked_tokens", masked), ("replaced_tokens", replaced)):
+        for name, count in zip(_COUNTS, (rows, masked, replaced), strict=True):
             self.splits[split][name] += count
 
     def is_due(self) -> bool:
@@ -84,9 +97,8 @@ class CorruptionProgress:
         left = f", about {(total - done) / rate / 60:,.0f} min left" if rate > 0 else ""
         say(self.console, f"{done:,} of {total:,} rows, {rate:,.0f} a second{left}")
 
-    def finish(self) -> dict[str, dict[str, Any]]:
-        """Remove the file; returns the numbers of each split, as ``features.json`` has them."""
-        self._file.unlink(missing_ok=True)
+    def summary(self) -> dict[str, dict[str, Any]]:
+        """The numbers of each split, as ``features.json`` has them."""
         return {
             split: {
                 "rows": counts["rows"],

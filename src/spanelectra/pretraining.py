@@ -43,6 +43,7 @@ from spanelectra.model_building import (
 )
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.numerical_safety import NumericalBreakdown, NumericalSafetyCallback, read_rollbacks, roll_back
+from spanelectra.recipe_files import RECIPES_DIRECTORY, load_recipe
 from spanelectra.reference_curves import matching_curves
 from spanelectra.report.page import write_report
 from spanelectra.run_data import RunData, read_data, with_step_budget
@@ -65,11 +66,6 @@ from spanelectra.several_processes import (
 )
 from spanelectra.trainer import SpanElectraTrainer
 from spanelectra.training_args import PretrainingArguments
-
-FRESH_DISCRIMINATOR = (
-    "the discriminator starts from fresh weights. Pass --generator GEN, also for rows that it has filled already, to "
-    "start from its weights; fresh ones want rates of their own (a recipe for this stage has a tenth of them)."
-)
 
 
 def pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
@@ -131,7 +127,8 @@ def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     else:
         alarms = settings.settings_without_effect(corrupted_data=data.corrupted)
         if settings.stage == "discriminator" and not settings.has_weights():
-            alarms.append(FRESH_DISCRIMINATOR)
+            say(console, "discriminator: fresh weights (pass --generator to start from its weights)")
+            alarms += _rates_for_trained_weights(settings)
         settings = dataclasses.replace(settings, **data.written)
     model = _model_of_run(settings, data, checkpoint, console)
     monitor = HealthMonitor(
@@ -179,6 +176,19 @@ def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     if is_first and settings.report:
         write_report(run, console)
     return results
+
+
+def _rates_for_trained_weights(settings: PretrainingArguments) -> list[str]:
+    """An alarm for fresh weights at the rates of a shipped recipe for weights that a generator hands on."""
+    recipe = settings.recipe or ""
+    is_shipped = (RECIPES_DIRECTORY / f"{recipe}.yaml").is_file()
+    given = load_recipe(recipe) if is_shipped else {}
+    if given.get("stage") != "discriminator" or settings.learning_rate != given["learning_rate"]:
+        return []
+    return [
+        f"the discriminator starts from fresh weights, at the rates of {recipe}, which are for weights that a "
+        "generator has trained. Pass --generator GEN, also for rows that it has filled already, to start from them."
+    ]
 
 
 def _model_of_run(

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from spanelectra.atomic_files import read_json, write_json, write_text
+from spanelectra.atomic_files import PARTIAL_PREFIX, read_json, write_json, write_text
 from spanelectra.checkpointing import (
     CONFIG_NAME,
     ENVIRONMENT_NAME,
@@ -33,6 +33,8 @@ from spanelectra.run_data import RunData
 from spanelectra.several_processes import rearranged
 from spanelectra.training_args import PretrainingArguments
 
+# What a run's directory has before the first step, in the order in which it is written.
+_BEGUN = {ENVIRONMENT_NAME, TOKENIZER_DIRECTORY, START_NAME, CONFIG_NAME}
 _INPUTS = ("data", "generator", "init_from", "init_generator_from", "probe_tasks")
 
 
@@ -80,8 +82,10 @@ def check_run_directory(settings: PretrainingArguments) -> None:
             f"{run} holds {'' if is_whole else 'parts of '}a run already.{go_on} another --out_dir, or pass "
             "--overwrite to delete it."
         )
-    has_only_started = (run / ENVIRONMENT_NAME).is_file() and not holds_run(run)
-    check_output_directory(run, own_names(run), overwrite=settings.overwrite or has_only_started, replaced=False)
+    # what :func:`start_run_directory` leaves where it is interrupted before the settings are there
+    names = {entry.name.removeprefix(PARTIAL_PREFIX) for entry in run.iterdir()} if run.is_dir() else set()
+    is_only_begun = ENVIRONMENT_NAME in names and names <= _BEGUN and not (run / CONFIG_NAME).exists()
+    check_output_directory(run, own_names(run), overwrite=settings.overwrite or is_only_begun, replaced=False)
 
 
 def start_run_directory(settings: PretrainingArguments, data: RunData, alarms: list[str]) -> None:
@@ -116,7 +120,7 @@ def _describe_data(data: RunData) -> dict[str, Any]:
         "tokens_per_row": data.length,
         "rows": data.rows,
         "corrupted": data.corrupted,
-        "written": data.written,
+        **data.written,
     }
 
 

@@ -80,7 +80,7 @@ def describe_run(
     say(
         console,
         "in the lines to come tok/s is tokens trained a second, mfu the share that training has of the "
-        f"{trainer.peak_flops / 1e9:,.0f} GFLOP/s that a matrix product reaches on this machine",
+        f"{trainer.peak_flops / 1e9:,.0f} GFLOP/s that matrix products reach here now",
     )
     if data.collate_held_out is None:
         console.print("no held-out rows: nothing will be evaluated (prepare with a validation split to have some)")

@@ -123,6 +123,9 @@ def test_a_score_of_few_examples_is_said_to_be_chance(tmp_path: Path, count: int
     task = make_task(quick(Path("m"), files, Path("o")).resolved())
     read_splits(task, task.settings)
     assert (f"dev has {count} records ({files['dev']}): a score of so few" in " ".join(task.remarks)) == is_said
+    task = make_task(quick(Path("m"), {"train": files["train"], "dev": "0.1"}, Path("o")).resolved())
+    read_splits(task, task.settings)
+    assert f"dev has 10 records (held out of {files['train']})" in " ".join(task.remarks)
 
 
 def test_a_label_that_is_in_dev_alone_is_a_mistake(train: str, tmp_path: Path) -> None:

@@ -46,9 +46,9 @@ _PREFIX, _FRESH_PREFIX = "probe_", "fresh_probe_"
 class ProbeCallback(TrainerCallback):
     """Logs the linear probe's score of the encoder's best layer, as ``probe_<task>``, every so many steps.
 
-    ``fresh_probe_<task>``, logged at the start, is that of fresh weights of the same shape. Once half of the run is
-    done and no task is above them by more than chance, an alarm sounds: once in a run, for a run that goes on reads in
-    its own history what was there before.
+    ``fresh_probe_<task>``, logged at the start, is that of fresh weights of the same shape. Once half of the run and
+    :data:`FEWEST_STEPS` are done and no task is above them by more than chance, an alarm sounds: once in a run, for a
+    run that goes on reads in its own history what was there before.
 
     Args:
         trainer: a ``SpanElectraTrainer``.

@@ -16,7 +16,7 @@ from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.task import Baseline, Feature, Task
 from spanelectra.finetuning.words_alone import words_alone
 
-# With fewer examples a standard error of an accuracy is 7 points and more.
+# With fewer examples the standard error of an accuracy near a half is above 7 points.
 FEWEST_TO_SCORE = 50
 # The part of a file's examples above which it matters that they are trained on, too.
 _MANY_SHARED = 0.02
@@ -134,9 +134,9 @@ def read_splits(task: Task, settings: FineTuningArguments) -> dict[str, list[Any
     _remark_on_leaks(task, examples, paths)
     for name, path in paths.items():
         if 0 < len(examples.get(name, ())) < FEWEST_TO_SCORE:
+            place = f"held out of {path}" if name == "dev" and fraction is not None else path
             task.remark(
-                f"{name} has {len(examples[name])} {task.unit} ({path}): a score of so few is mostly chance, whatever "
-                "the seeds agree on."
+                f"{name} has {len(examples[name])} {task.unit} ({place}): a score of so few says little of others."
             )
     return examples
 
