@@ -54,12 +54,15 @@ TASKS: dict[str, tuple[dict[str, str], dict[str, str]]] = {
 }
 
 
-def fine_tune(name: str, encoder: str, task: str, arguments: argparse.Namespace) -> dict[str, Any] | None:
+def fine_tune(
+    name: str, encoder: str, task: str, arguments: argparse.Namespace, **chosen: str
+) -> dict[str, Any] | None:
     """Run `spanelectra finetune`, or take what it has left already; returns its ``metrics.json``.
 
-    With ``--page_only`` nothing is run, and what is not finished is ``None``.
+    With ``--page_only`` nothing is run, and what is not finished is ``None``. ``chosen`` settings win over the task's.
     """
     files, settings = TASKS[task]
+    settings = {**settings, **chosen}
     out_dir = arguments.work_dir / f"{name}-{task}"
     words = ["--model", encoder.removeprefix("random:"), "--out_dir", str(out_dir), "--seeds", str(arguments.seeds)]
     if encoder.startswith("random:"):
