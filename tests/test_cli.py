@@ -80,6 +80,10 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
             ["pretrain", "--max_steps", "9", "--max_tokens=9"],
             "--max_steps and --max_tokens both say how long the run is",
         ),
+        (["finetune", "--num_train_epochs", "3"], "Did you mean '--epochs'?"),
+        (["pretrain", "--output_dir", "x"], "Did you mean '--out_dir'?"),
+        (["prepare", "--data", "{tmp}", "{tmp}", "--tokenizer", "x", "--out_dir", "y"], "quote it, for the shell"),
+        (["evaluate", "--model", "FT", "--data", "x", "--labelled", "false"], "model 'FT' does not exist"),
         (["export", "--model", "RUN", "--out_dir", "X"], "RUN is given without a flag"),
         (
             ["pretrain", "--data", "x", "--out_dir", "y", "--generator", "g"],
@@ -124,7 +128,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current directory with the inputs F, RUN and ROWS, which commands look for before they start."""
     monkeypatch.chdir(tmp_path)
     Path("F").touch()
-    for name in ("RUN", "ROWS"):
+    for name in ("RUN", "ROWS", ".partial-FAKE"):
         Path(name).mkdir()
     return tmp_path
 
@@ -305,6 +309,8 @@ def test_values_of_every_type_arrive(here: Path, monkeypatch: pytest.MonkeyPatch
     ("command", "flags", "message"),
     [
         ("pretrain", "--data ROWZ --out_dir OUT", "--data: 'ROWZ' does not exist. Did you mean 'ROWS'?"),
+        ("pretrain", "--resume elsewhere", "If the run was stopped before its first step, give its command again."),
+        ("pretrain", "--data FAKE --out_dir OUT", "It was begun and not finished: give the command again"),
         ("pretrain", "--resume RUNN", "--resume: 'RUNN' does not exist. Did you mean 'RUN'?"),
         ("pretrain", "--data ROWS --out_dir OUT --mask_ratio 0.9", "mask_ratio must be above 0 and at most 0.5"),
         ("finetune", "--preset sst2 --model M --train G --dev 0.1 --out_dir OUT", "--train: 'G' does not exist"),

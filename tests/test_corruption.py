@@ -21,8 +21,10 @@ from torch import Tensor
 from prepared_rows import LENGTH
 from small_runs import small_run
 from spanelectra.atomic_files import file_digest, find_damage
+from spanelectra.callbacks import RunStopped
 from spanelectra.corrupted_rows import CorruptedRows, describe_fakes, is_corrupted_data
 from spanelectra.corruption import corrupt
+from spanelectra.data.packing import prepare
 from spanelectra.data.row_dataset import RowDataset
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
@@ -339,7 +341,7 @@ def test_an_error_half_way_leaves_the_earlier_rows(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("spanelectra.corruption.CorruptedRowsWriter.write", interrupt)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(RunStopped):
         corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), overwrite=True, quiet=True)
     assert digests(tmp_path / "fake") == digests(fake) and len(list(tmp_path.iterdir())) == 1
 
@@ -359,7 +361,7 @@ def interrupted(
 
     with monkeypatch.context() as patched:
         patched.setattr(f"{module}.{name}", count)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(RunStopped):
             corrupt(str(generator_run), str(rows), str(out_dir), batch_size=16, overwrite=True)
     assert len(made) == calls
 
@@ -435,6 +437,23 @@ class TestUnfinishedWork:
         (unfinished / "progress.json").write_text(content)
         corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16)
         assert "going on" not in capsys.readouterr().err and find_damage(tmp_path / "fake") is None
+
+    def test_other_rows_or_another_generator_do_not_delete_it(
+        self, rows: Path, generator_run: Path, tmp_path: Path, unfinished: Path
+    ) -> None:
+        text = "a quick brown fox jumps over the lazy dog\n\n" * 20
+        (tmp_path / "few.txt").write_text(text)
+        tokenizer = str(rows / "tokenizer")
+        prepare(str(tmp_path / "few.txt"), tokenizer, str(tmp_path / "few"), max_seq_length=LENGTH, quiet=True)
+        assert len(RowDataset(tmp_path / "few", "train")) < 32
+        pretrain(small_run(rows, tmp_path / "other", stage="generator", seed=9))
+        for generator, data, change in (
+            (generator_run, tmp_path / "few", "other train rows"),
+            (tmp_path / "other", rows, "other weights of the generator"),
+        ):
+            with pytest.raises(UserError, match=rf"unfinished work with other settings \(.*{change}"):
+                corrupt(str(generator), str(data), str(tmp_path / "fake"), batch_size=16, quiet=True)
+            assert json.loads((unfinished / "progress.json").read_text())["splits"]["train"]["rows"] == 32
 
     def test_another_batch_size_may_go_on(
         self, rows: Path, generator_run: Path, tmp_path: Path, unfinished: Path, capsys: pytest.CaptureFixture[str]

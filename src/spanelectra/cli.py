@@ -50,6 +50,19 @@ POSITIONAL: dict[str, tuple[str, str | None, str]] = {
     "inspect": ("text", "?", "the sentence; one of our own if left out"),
     "report": ("runs", "+", "directories of runs, of pre-training or fine-tuning"),
 }
+# Hugging Face's names of settings -> ours, for those who try them.
+HUGGING_FACE_NAMES = {
+    "num_train_epochs": "epochs",
+    "output_dir": "out_dir",
+    "model_name_or_path": "model",
+    "train_file": "train",
+    "validation_file": "dev",
+    "test_file": "test",
+    "per_device_train_batch_size": "batch_size",
+    "dataset_name": "data",
+    "warmup_steps": "warmup_ratio",
+    "resume_from_checkpoint": "resume",
+}
 _LOG_LEVEL_HELP = (
     "debug, info, warning, error or critical, also of transformers, datasets and torch: info says all that is said by "
     "default and the libraries' own remarks, warning leaves alarms and warnings, error (as --quiet) only errors"
@@ -122,8 +135,11 @@ def _explain(message: str, parser: Any) -> str:
                 for action in parser._actions
                 if not action.option_strings
             ]
-            hint = did_you_mean(word.rstrip(".,:"), flags) or "".join(bare)
+            name = HUGGING_FACE_NAMES.get(word.strip("-.,:"), word)
+            hint = did_you_mean(f"--{name}" if name != word else word.rstrip(".,:"), flags) or "".join(bare)
             return f"{text.rstrip('.')}.{hint}"
+    if "unrecognized arguments" in text and any(_exists(word) for word in text.split()[-3:]):
+        return f"{text.rstrip('.')}. If you gave a pattern such as TEXT/*.txt, quote it, for the shell takes it apart."
     return text
 
 
@@ -242,10 +258,20 @@ def _check_early(command: str, settings: Any) -> None:
             continue
         path = Path(value).expanduser()
         if not path.exists():
-            raise UserError(f"--{name}: '{value}' does not exist.{did_you_mean_path(path)}")
+            raise UserError(f"--{name}: '{value}' does not exist.{did_you_mean_path(path) or _unfinished(name, path)}")
         wanted, found = ("directory", "file") if command == "pretrain" else ("file", "directory")
         if path.is_dir() != (wanted == "directory"):
             raise UserError(f"--{name}: '{value}' is a {found}; give a {wanted}.")
+
+
+def _unfinished(name: str, path: Path) -> str:
+    """What to do where something is not there because what was to write it was stopped."""
+    from spanelectra.atomic_files import partial_path
+
+    if name == "resume":
+        return " If the run was stopped before its first step, give its command again."
+    is_begun = partial_path(path).exists()
+    return " It was begun and not finished: give the command again that was to write it." if is_begun else ""
 
 
 def _chosen_log_level(arguments: list[str]) -> contextlib.AbstractContextManager[None]:

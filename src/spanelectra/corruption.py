@@ -31,6 +31,7 @@ from spanelectra.data.output_directory import check_output_directory
 from spanelectra.data.row_dataset import SPLITS, RowDataset, rows_path
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
+from spanelectra.interruption import stopped_by_signals
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator
 from spanelectra.model_building import check_generator_fits, load_generator
@@ -78,6 +79,7 @@ def corrupt(
 
     Raises:
         UserError: for a generator, data or out_dir that do not fit, or unfinished work of other settings.
+        RunStopped: after SIGTERM or Ctrl-C; what was written is kept.
     """
     kinds = get_type_hints(PretrainingArguments)
     masking = checked_value(masking, kinds["masking"], "masking")
@@ -140,10 +142,10 @@ def corrupt(
     work = {name: value for name, value in metadata.items() if name != "generator"} | {
         "version": __version__,
         "device": next(model.parameters()).device.type,
-        "weights": _weights_digest(model),
+        "weights of the generator": _weights_digest(model),
         **{f"{split} rows": file_digest(rows_path(rows.directory, split)) for split, rows in splits.items()},
     }
-    with write_directory(target, replace=overwrite, goes_on=True) as partial:
+    with stopped_by_signals(), write_directory(target, replace=overwrite, goes_on=True) as partial:
         counts: dict[str, int] = {split: len(rows) for split, rows in splits.items()}
         progress = CorruptionProgress(partial, work, counts, console, anew=overwrite)
         try:

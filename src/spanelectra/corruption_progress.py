@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import shutil
 import time
 from pathlib import Path
@@ -48,7 +49,7 @@ class CorruptionProgress:
             self.splits = splits
             say(console, f"going on after {self.done():,} of {sum(rows.values()):,} rows")
         elif before and not anew:
-            changes = ", ".join(f"{name} {before.get(name)}, now {work.get(name)}" for name in differing)
+            changes = ", ".join(_change(name, before.get(name), work.get(name)) for name in differing)
             raise UserError(
                 f"{directory} holds unfinished work with other settings ({changes}). Repeat its command to go on with "
                 "it, or begin anew with --overwrite."
@@ -66,8 +67,7 @@ class CorruptionProgress:
         with contextlib.suppress(OSError, UserError, LookupError, TypeError, ValueError, AttributeError):
             content = read_json(self._file, dict)
             splits = {split: {name: int(content["splits"][split][name]) for name in _COUNTS} for split in self._rows}
-            if all(0 <= counts["rows"] <= self._rows[split] for split, counts in splits.items()):
-                return dict(content["work"]), splits
+            return dict(content["work"]), splits
         return {}, {}
 
     def done(self) -> int:
@@ -94,7 +94,7 @@ class CorruptionProgress:
             return
         done, total = self.done(), sum(self._rows.values())
         rate = (done - self._done_before) / max(time.monotonic() - self._start, 1e-9)
-        left = f", about {(total - done) / rate / 60:,.0f} min left" if rate > 0 else ""
+        left = f", about {math.ceil((total - done) / rate / 60):,} min left" if rate > 0 else ""
         say(self.console, f"{done:,} of {total:,} rows, {rate:,.0f} a second{left}")
 
     def summary(self) -> dict[str, dict[str, Any]]:
@@ -107,3 +107,9 @@ class CorruptionProgress:
             }
             for split, counts in self.splits.items()
         }
+
+
+def _change(name: str, before: Any, now: Any) -> str:
+    """A setting that differs, or a file, of which there is only a checksum."""
+    is_checksum = len(str(before)) == len(str(now)) == 64
+    return f"other {name}" if is_checksum else f"{name} {before}, now {now}"

@@ -17,6 +17,7 @@ from spanelectra.atomic_files import file_digest, write_directory, write_json
 from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
 from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm, warn
 from spanelectra.data.output_directory import check_output_directory
+from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import READ_BY
@@ -83,6 +84,11 @@ def evaluate(
     place = Path(model).expanduser().resolve()
     if place.name.startswith("seed-") and place.is_dir() and not is_fine_tuned and holds_task_model(place.parent):
         raise UserError(f"{model} holds no model; it is a part of the fine-tuning run {place.parent}: give that.")
+    if not place.exists():
+        raise UserError(
+            f"model '{model}' does not exist; give what `spanelectra finetune` or `spanelectra pretrain` wrote."
+            f"{did_you_mean_path(place)}"
+        )
     _check_flags(model, is_fine_tuned, of_text, of_file, labelled, out_dir)
     predictions = None
     if is_fine_tuned:

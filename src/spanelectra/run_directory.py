@@ -35,6 +35,7 @@ from spanelectra.training_args import PretrainingArguments
 
 # What a run's directory has before the first step, in the order in which it is written.
 _BEGUN = {ENVIRONMENT_NAME, TOKENIZER_DIRECTORY, START_NAME, CONFIG_NAME}
+_NOT_BEGUN = "If it was stopped before its first step, there is nothing to go on from: give its command again."
 _INPUTS = ("data", "generator", "init_from", "init_generator_from", "probe_tasks")
 
 
@@ -135,7 +136,8 @@ def settings_to_resume(arguments: PretrainingArguments, console: Console) -> tup
     _check_nothing_else_is_set(arguments)
     if not (run / CONFIG_NAME).is_file():
         what = "is no directory" if not run.is_dir() else f"no run there ({CONFIG_NAME} is missing)"
-        hint = f" Did you mean '{run.parent}'?" if (run.parent / CONFIG_NAME).is_file() else ""
+        is_inside = (run.parent / CONFIG_NAME).is_file()
+        hint = f" Did you mean '{run.parent}'?" if is_inside else f" {_NOT_BEGUN}"
         raise UserError(f"--resume {run}: {what}; give the --out_dir of a `spanelectra pretrain` run.{hint}")
     if "task" in read_fields(run / CONFIG_NAME, "recipe"):
         raise UserError(

@@ -52,12 +52,13 @@ def describe_run(
     is_alone = settings.stage == "joint" and model.discriminator is None
     say(
         console,
-        f"{settings.method}{'' if is_alone else f', stage {settings.stage}'}: {', '.join(parts)} "
+        f"{f'recipe {settings.recipe}: ' if settings.recipe else ''}{settings.method}"
+        f"{'' if is_alone else f', stage {settings.stage}'}: {', '.join(parts)} "
         f"({count_parameters(model) / 1e6:.2f} M together); objectives {objectives}",
     )
     console.print(
         f"{data.rows:,} rows of {data.length} tokens; {settings.max_steps:,} steps of {_size_of_steps(trainer)} "
-        f"= {tokens / 1e6:.1f} M tokens, {epochs:.2f} times the data",
+        f"= {f'{tokens / 1e6:.1f} M' if tokens >= 1e5 else f'{tokens:,}'} tokens, {epochs:.2f} times the data",
         highlight=False,
     )
     head_start = math.ceil(settings.generator_head_start * settings.max_steps)
@@ -71,11 +72,13 @@ def describe_run(
         say(console, "this processor has instructions for bfloat16: --bf16 true may be faster (docs/throughput.md)")
     if epochs > 20:
         say(console, "that is many times: a smaller --max_steps may do as well, more text would do better")
-    if data.unigram_cross_entropy is not None:
-        console.print(
-            f"guessing held-out tokens by frequency costs {data.unigram_cross_entropy:.3f} nats each (the unit of all "
-            "losses here; less is better)",
-            highlight=False,
+    if len(texts) > 1:
+        say(console, "the loss in the lines to come is the sum of all that train, each times its weight")
+    if data.unigram_cross_entropy is not None and "mlm" in weights:
+        say(
+            console,
+            f"guessing held-out tokens by frequency makes an mlm loss of {data.unigram_cross_entropy:.3f} (in nats a "
+            "token, as all losses; less is better)",
         )
     say(
         console,

@@ -53,6 +53,13 @@ def test_rare_unbalanced_and_fractional_labels_are_remarked_on() -> None:
     assert balanced.remarks == []
 
 
+def test_labels_that_differ_in_case_alone_are_remarked_on() -> None:
+    classification = task()
+    classification.fit(examples(["good"] * 6 + ["GOOD"] * 5 + ["bad"] * 5))
+    (remark,) = classification.remarks
+    assert remark.endswith("'GOOD' (5) and 'good' (6) differ in case alone, and are classes of their own.")
+
+
 def test_check_refuses_a_label_that_training_never_saw() -> None:
     classification = task()
     classification.fit(examples(["good", "bad"] * 5))

@@ -177,7 +177,8 @@ def test_a_model_trained_in_bfloat16_answers_in_the_precision_that_is_asked_for(
 
 
 def test_defaults_of_rate_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [default_learning_rate(width) for width in (128, 256, 384, 512, 768)] == [1e-3, 3e-4, 1e-4, 1e-4, 5e-5]
+    rates = {128: 1e-3, 192: 1e-3, 256: 3e-4, 384: 1e-4, 512: 1e-4, 768: 5e-5}
+    assert {width: default_learning_rate(width) for width in rates} == rates
     for has_units in (False, True):
         monkeypatch.setattr(task_trainer, "has_bfloat16_units", lambda has_units=has_units: has_units)
         settings = [FineTuningArguments(bf16=choice) for choice in ("auto", "true", "false")]  # type: ignore[arg-type]

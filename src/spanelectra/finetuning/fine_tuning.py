@@ -26,7 +26,6 @@ from spanelectra.finetuning.fine_tuning_directory import (
     seed_directory,
     start_run_directory,
 )
-from spanelectra.finetuning.interruption import stopped_by_signals
 from spanelectra.finetuning.seed_summary import format_spread, is_below, learned_something, rank, summarise_runs
 from spanelectra.finetuning.task import Feature, Logits, Prediction, TargetScale, Task
 from spanelectra.finetuning.task_data import TaskData, read_task_data
@@ -40,6 +39,7 @@ from spanelectra.finetuning.task_directory import (
 from spanelectra.finetuning.task_models import build_task_model, fold_target_scale
 from spanelectra.finetuning.task_trainer import FineTuningTrainer
 from spanelectra.flops import count_parameters
+from spanelectra.interruption import stopped_by_signals
 from spanelectra.memory import peak_memory_mib
 from spanelectra.report.page import write_report
 
@@ -242,7 +242,7 @@ def _print_scores(console: Console, results: dict[str, Any]) -> None:
         say(
             console,
             f"{name:<5} {metric} {format_spread(summary[metric])} {_of_seeds(runs, summary[metric])}"
-            f"; {baseline['name']}: {baseline['scores'][metric]:.2f}{alone}",
+            f"; {baseline['name']}, by training's labels: {baseline['scores'][metric]:.2f}{alone}",
         )
 
 
@@ -273,7 +273,8 @@ def _judge_results(console: Console, results: dict[str, Any], run: Path) -> None
             baseline = results["baseline"]["dev"]
             sound_alarm(
                 console,
-                f"seed {result['seed']}: {metric} {result['dev'][metric]:.2f} on dev is hardly more than "
+                f"seed {result['seed']}: {metric} {result['dev'][metric]:.2f} on dev is "
+                f"{'hardly more' if result['dev'][metric] > baseline['scores'][metric] else 'no more'} than "
                 f"{baseline['scores'][metric]:.2f}, {baseline['name']}: it has learned little. Try more --epochs, "
                 "another --learning_rate or more examples.",
             )

@@ -118,7 +118,7 @@ class FineTuningArguments(TaskArguments):
     """All settings of a fine-tuning run.
 
     Args:
-        learning_rate: peak; by default 1e-3 up to width 128, 3e-4 up to 256, 1e-4 up to 512, 5e-5 above.
+        learning_rate: peak; by default 1e-3 up to width 192, 3e-4 up to 256, 1e-4 up to 512, 5e-5 above.
         layerwise_lr_decay: each layer below the head learns at this times the rate of the one above it (ELECTRA,
             appendix A.2); 1 for none.
         epochs: passes over the training file; by default 4, qa 3.

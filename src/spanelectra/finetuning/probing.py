@@ -77,7 +77,7 @@ def probe(
     table = Table(title=source.name, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), title_justify="left")
     for heading in ("task", "metric"):
         table.add_column(heading, no_wrap=True)
-    for heading in ("commonest\nanswer", "fresh\nweights", "best\nlayer", "last\nlayer", "fine-\ntuned"):
+    for heading in ("training's\ncommonest", "fresh\nweights", "best (its\nlayer)", "last\nlayer", "fine-\ntuned"):
         table.add_column(heading, justify="right", no_wrap=True)
     results: dict[str, Any] = {}
     for name, bench in benches.items():

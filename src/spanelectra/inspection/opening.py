@@ -158,8 +158,8 @@ def _notices(model: SpanElectraForPreTraining, *, is_export: bool) -> list[str]:
     notices = []
     if model.generator is None:
         notices.append(
-            "there is no generator, hence no candidates: random tokens stand in the masked spans, and any token can be "
-            "edited by hand"
+            "there is no generator, hence no candidates: random tokens stand in the masked spans (in the page any "
+            "token can be edited by hand)"
         )
     if model.discriminator is None:
         notices.append("there is no discriminator: nothing judges the tokens")
@@ -170,7 +170,11 @@ def _notices(model: SpanElectraForPreTraining, *, is_export: bool) -> list[str]:
         head for part, head in heads if (own := getattr(model, part)) is not None and own.span_boundary_head is None
     ]
     if missing:
-        reason = "an exported model has no span-boundary heads" if is_export else "the model has no such head"
+        reason = (
+            "an exported model has no span-boundary heads"
+            if is_export
+            else "the model has no head that predicts from span boundaries"
+        )
         advice = "; look into the run, or the export's checkpoint, for them" if is_export else ""
         notices.append(f"{reason}, hence no {' and no '.join(missing)}{advice}")
     return notices

@@ -115,6 +115,11 @@ def _bad_news(record: RunRecord, start: int = 0) -> State:
     return "problem" if record.step - start >= HealthLimits().warm_up_steps else "attention"
 
 
+def _hardly(loss: float, unigram: float) -> str:
+    """Of a loss that is not clearly below guessing."""
+    return "It has learned hardly more than that." if loss < unigram else "It is no better than that."
+
+
 def _not_finite(record: RunRecord) -> list[Finding]:
     """The history writes a loss that is no number as its name."""
     steps = [
@@ -144,8 +149,7 @@ def _generator(record: RunRecord) -> list[Finding]:
             Finding(
                 "good" if better else _bad_news(record),
                 f"The generator's held-out loss is {loss:.2f} nats a masked token; guessing by frequency costs "
-                f"{unigram:.2f}. "
-                + (f"It is {unigram - loss:.2f} nats better." if better else "It has learned hardly more than that."),
+                f"{unigram:.2f}. " + (f"It is {unigram - loss:.2f} nats better." if better else _hardly(loss, unigram)),
             )
         )
     losses = [(line["step"], number(line.get("eval_mlm_loss"))) for line in record.lines(held_out=True)]
@@ -196,7 +200,7 @@ def _discriminator(record: RunRecord) -> list[Finding]:
                 "good" if better else _bad_news(record, start),
                 f"The discriminator names the originals of replaced tokens at {loss:.2f} nats each, where guessing the "
                 f"same by frequency costs {unigram:.2f}. "
-                + (f"It is {unigram - loss:.2f} nats better." if better else "It has learned hardly more than that."),
+                + (f"It is {unigram - loss:.2f} nats better." if better else _hardly(loss, unigram)),
             )
         )
     for head, reads in (("ato", "reading every token"), ("sbpo", "reading only span boundaries")):

@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from spanelectra.argument_groups import DISCRIMINATOR_OBJECTIVES
 from spanelectra.checkpointing import MODEL_DIRECTORY, list_checkpoints
 from spanelectra.errors import UserError
 from spanelectra.modeling_spanelectra import WEIGHTS_NAME
@@ -49,7 +50,7 @@ def _describe(record: RunRecord) -> dict[str, str]:
     seconds = number(metrics.get("wall_seconds")) or max([time for time in clock if time is not None], default=None)
     cells = {
         "directory": str(record.directory),
-        "method and stage": _join(", stage ", settings.get("method"), settings.get("stage")),
+        "method and stage": _join(", stage ", settings.get("method"), _stage(settings)),
         "objectives": ", ".join(map(str, listed(settings.get("objectives")))),
         "recipe": _text(settings.get("recipe")),
         "encoder": _encoder(settings),
@@ -91,6 +92,13 @@ def _describe_data(record: RunRecord) -> dict[str, str]:
         ),
         "vocabulary": _count(data.get("vocab_size"), "token") or "",
     }
+
+
+def _stage(settings: dict[str, Any]) -> Any:
+    """What is trained; joint training without a discriminator is that of a generator alone."""
+    objectives = set(map(str, listed(settings.get("objectives"))))
+    is_alone = bool(objectives) and not objectives & set(DISCRIMINATOR_OBJECTIVES)
+    return "generator" if settings.get("stage") == "joint" and is_alone else settings.get("stage")
 
 
 def _text(value: Any) -> str:

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from spanelectra.callbacks import RunStopped
-from spanelectra.finetuning.interruption import stopped_by_signals
+from spanelectra.interruption import stopped_by_signals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

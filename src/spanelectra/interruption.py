@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while seeds are trained: the run ends at once, and says how to go on."""
+"""Ctrl-C and SIGTERM where nothing waits for the end of a step: what is done ends at once, and says how to go on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from spanelectra.callbacks import RunStopped
 def stopped_by_signals() -> Iterator[None]:
     """Within this block SIGTERM ends what is done as Ctrl-C does.
 
-    Nothing waits for the end of a step, for a seed keeps nothing before it is finished; directories are written
-    atomically and so appear whole or not at all.
+    A seed of fine-tuning keeps nothing before it is finished, and rows with fakes are kept as they are written;
+    directories appear whole or not at all.
 
     Raises:
         RunStopped: in place of the ``KeyboardInterrupt`` that either signal raises.
