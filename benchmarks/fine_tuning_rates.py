@@ -3,7 +3,7 @@
     python benchmarks/fine_tuning_rates.py --tasks TASKS --work_dir WORK --encoder "128 x 4=RUN" \\
         --encoder "192 x 6=RUN" [--rates 3e-4,1e-3,2e-3] [--only conll2003,sst2] [--seeds 2]
 
-``TASKS`` is the folder of `fine_tuning_proof.py`, whose tasks and settings these are but for the rate; all on dev, by
+``TASKS`` is the folder of `fine_tuning_proof.py`, whose tasks and settings these are but for the rate; shown is dev, by
 which a default is chosen. Runs that are finished are not run again. Writes `docs/fine-tuning-rates.json`, too.
 """
 
@@ -66,8 +66,11 @@ def main() -> None:
                 results = fine_tune(place, encoder, task, arguments, learning_rate=rate)
                 if results is not None:
                     found.setdefault(f"{task}, {name}", {})[rate] = without_paths(results)
+    if not found:
+        raise SystemExit("nothing is finished yet")
+    text = section(found, rates)
     (ROOT / "docs/fine-tuning-rates.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    replace_section(ROOT / "docs/results.md", "fine-tuning-rates", section(found, rates))
+    replace_section(ROOT / "docs/results.md", "fine-tuning-rates", text)
 
 
 if __name__ == "__main__":

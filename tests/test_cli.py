@@ -128,7 +128,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A current directory with the inputs F, RUN and ROWS, which commands look for before they start."""
     monkeypatch.chdir(tmp_path)
     Path("F").touch()
-    for name in ("RUN", "ROWS", ".partial-FAKE"):
+    for name in ("RUN", "ROWS", ".partial-corrupted"):
         Path(name).mkdir()
     return tmp_path
 
@@ -310,7 +310,7 @@ def test_values_of_every_type_arrive(here: Path, monkeypatch: pytest.MonkeyPatch
     [
         ("pretrain", "--data ROWZ --out_dir OUT", "--data: 'ROWZ' does not exist. Did you mean 'ROWS'?"),
         ("pretrain", "--resume elsewhere", "If the run was stopped before its first step, give its command again."),
-        ("pretrain", "--data FAKE --out_dir OUT", "It was begun and not finished: give the command again"),
+        ("pretrain", "--data corrupted --out_dir OUT", "It was begun and not finished: give the command again"),
         ("pretrain", "--resume RUNN", "--resume: 'RUNN' does not exist. Did you mean 'RUN'?"),
         ("pretrain", "--data ROWS --out_dir OUT --mask_ratio 0.9", "mask_ratio must be above 0 and at most 0.5"),
         ("finetune", "--preset sst2 --model M --train G --dev 0.1 --out_dir OUT", "--train: 'G' does not exist"),

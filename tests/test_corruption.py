@@ -238,6 +238,7 @@ class TestRefusals:
             ({"mask_ratio": 0.9}, "boundary"),
             ({"mask_ratio": 0.0}, "mask_ratio"),
             ({"max_span_words": 0}, "max_span_words"),
+            ({"max_span_words": 2000}, "max_span_words must be from 1 to 1000"),
             ({"masking": "spam"}, "Did you mean 'span'"),
             ({"masking": "token", "max_span_words": 2}, "single tokens are masked"),
             ({"masking": "token", "sampling_source": "sbgo"}, "it needs --masking span"),
@@ -367,7 +368,7 @@ def interrupted(
 
 
 @pytest.mark.parametrize(
-    "moment", ["in training rows", "in validation rows", "when it is sealed", "when it is renamed"]
+    "moment", ["in training rows", "in validation rows", "when it is sealed", "in its manifest", "when it is renamed"]
 )
 def test_ctrl_c_at_any_moment_loses_no_row(
     rows: Path,
@@ -382,6 +383,7 @@ def test_ctrl_c_at_any_moment_loses_no_row(
         "in training rows": ("spanelectra.corruption.CorruptedRowsWriter.write", 3, 32),
         "in validation rows": ("spanelectra.corruption.CorruptedRowsWriter.write", batches + 2, None),
         "when it is sealed": ("spanelectra.atomic_files.seal", 1, None),
+        "in its manifest": ("pathlib.Path.replace", 4, None),
         "when it is renamed": ("pathlib.Path.rename", 2, None),
     }[moment]
     if "renamed" in moment:
@@ -425,7 +427,7 @@ class TestUnfinishedWork:
             corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16, quiet=True)
 
     @pytest.mark.parametrize("content", ["{", "[]", '{"work": 1, "splits": {}}'])
-    def test_without_its_counts_it_begins_anew(
+    def test_without_its_counts_it_begins_anew_where_that_is_asked_for(
         self,
         rows: Path,
         generator_run: Path,
@@ -435,7 +437,9 @@ class TestUnfinishedWork:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         (unfinished / "progress.json").write_text(content)
-        corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16)
+        with pytest.raises(UserError, match=r"progress.json is damaged.*--overwrite"):
+            corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16, quiet=True)
+        corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=16, overwrite=True)
         assert "going on" not in capsys.readouterr().err and find_damage(tmp_path / "fake") is None
 
     def test_other_rows_or_another_generator_do_not_delete_it(
@@ -460,6 +464,11 @@ class TestUnfinishedWork:
     ) -> None:
         corrupt(str(generator_run), str(rows), str(tmp_path / "fake"), batch_size=7)
         assert "going on after 32 of" in capsys.readouterr().err
+        corrupt(str(generator_run), str(rows), str(tmp_path / "whole"), batch_size=16, quiet=True)
+        places = (CorruptedRows(tmp_path / name, "train") for name in ("fake", "whole"))
+        mixed, whole = (place.collate(first_rows(len(place))) for place in places)
+        assert all(torch.equal(mixed[name], whole[name]) for name in whole if name != "corrupted_ids")
+        assert (mixed["corrupted_ids"] != whole["corrupted_ids"]).float().mean() < 1e-3
 
     def test_no_other_process_writes_there(
         self, rows: Path, generator_run: Path, tmp_path: Path, unfinished: Path

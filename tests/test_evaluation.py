@@ -99,7 +99,7 @@ def test_it_says_scores_remarks_and_collapse(
     assert results["collapsed"] in ("always 'good'", "always 'bad'")
     assert f"ALARM the model gives one answer to everything: {results['collapsed']}" in said.err
     assert "classification: 6 records" in said.err
-    assert said.out.splitlines()[0] == "accuracy             50.00   (always 'bad', by this file's labels: 50.00)"
+    assert said.out.splitlines()[0] == "accuracy             50.00   (always 'bad', the commonest of this file: 50.00)"
     (tmp_path / "long.tsv").write_text(f"sentence\tlabel\n{'mill ' * 50}\tgood\nbad\tbad\n")
     evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "long.tsv"))
     assert "warning: 1 of 2 texts of" in capsys.readouterr().err

@@ -39,19 +39,25 @@ def partial_path(path: Path) -> Path:
     return path.with_name(f"{PARTIAL_PREFIX}{path.name}")
 
 
+def is_unfinished(path: Path) -> bool:
+    """Whether this is what :func:`write_directory` prepares, or has put aside."""
+    return path.name.startswith((PARTIAL_PREFIX, _REPLACED_PREFIX))
+
+
 @contextlib.contextmanager
 def write_directory(path: str | Path, *, replace: bool = False, goes_on: bool = False) -> Iterator[Path]:
     """Yield a hidden sibling to write into; on success it gets a manifest, is flushed and renamed to ``path``.
 
     A killed process leaves the sibling behind, which nothing opens and the next attempt removes. One killed between
     the two renames that replace ``path`` leaves the old directory aside, which the next attempt puts back. Where an
-    exception ends the block the sibling is removed and ``path`` is untouched.
+    exception ends the block ``path`` is untouched, and the sibling is removed unless it ``goes_on``.
 
     Args:
         path: the directory to come.
         replace: whether an existing ``path`` gives way (only once the new one is complete).
         goes_on: the sibling stays where an exception ends the block, unless the block removes it, and the next attempt
-            finds it as it was left. While one process writes there, no other can.
+            finds it as it was left. While one process writes there, no other can, where the
+            file system has locks.
 
     Raises:
         FileExistsError: before anything is written, where ``path`` holds something that is not to be replaced.

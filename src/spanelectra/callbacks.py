@@ -48,7 +48,7 @@ class TrainingDiverged(RunFailed):
 
 
 class RunStopped(RuntimeError):
-    """A signal asked the run to stop; it has written a checkpoint.
+    """A signal asked for a stop; what is kept of the work was kept (of a run: a checkpoint).
 
     Attributes:
         exit_code: 128 + the signal's number.

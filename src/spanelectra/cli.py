@@ -138,7 +138,8 @@ def _explain(message: str, parser: Any) -> str:
             name = HUGGING_FACE_NAMES.get(word.strip("-.,:"), word)
             hint = did_you_mean(f"--{name}" if name != word else word.rstrip(".,:"), flags) or "".join(bare)
             return f"{text.rstrip('.')}.{hint}"
-    if "unrecognized arguments" in text and any(_exists(word) for word in text.split()[-3:]):
+    is_of_text = parser.prog.endswith((" prepare", " vocab"))
+    if is_of_text and "unrecognized arguments" in text and any(_exists(word) for word in text.split()[-3:]):
         return f"{text.rstrip('.')}. If you gave a pattern such as TEXT/*.txt, quote it, for the shell takes it apart."
     return text
 
@@ -258,18 +259,19 @@ def _check_early(command: str, settings: Any) -> None:
             continue
         path = Path(value).expanduser()
         if not path.exists():
-            raise UserError(f"--{name}: '{value}' does not exist.{did_you_mean_path(path) or _unfinished(name, path)}")
+            hint = " If the run was stopped before its first step, give its command again." if name == "resume" else ""
+            raise UserError(
+                f"--{name}: '{value}' does not exist.{_unfinished(path) or did_you_mean_path(path) or hint}"
+            )
         wanted, found = ("directory", "file") if command == "pretrain" else ("file", "directory")
         if path.is_dir() != (wanted == "directory"):
             raise UserError(f"--{name}: '{value}' is a {found}; give a {wanted}.")
 
 
-def _unfinished(name: str, path: Path) -> str:
+def _unfinished(path: Path) -> str:
     """What to do where something is not there because what was to write it was stopped."""
     from spanelectra.atomic_files import partial_path
 
-    if name == "resume":
-        return " If the run was stopped before its first step, give its command again."
     is_begun = partial_path(path).exists()
     return " It was begun and not finished: give the command again that was to write it." if is_begun else ""
 

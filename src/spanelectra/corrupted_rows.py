@@ -140,8 +140,7 @@ class CorruptedRows:
             version = self.metadata["format_version"]
             if version == FORMAT_VERSION and type(self.metadata["max_span_length"]) is not int:
                 raise TypeError("max_span_length is no number")
-            # what a run takes over must be what it could have been told
-            PretrainingArguments(data="-", out_dir="-", **self.settings).check()
+            check_settings(self.metadata)
         except (ValueError, TypeError, KeyError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
             raise UserError(f"{file} is damaged ({reason}); run `spanelectra corrupt` again.") from error
@@ -198,6 +197,12 @@ class CorruptedRows:
         valid = torch.from_numpy(self._arrays["masked_valid"][batch.rows])
         features["labels"] = original.masked_fill(~valid, IGNORE_INDEX)
         return features
+
+
+def check_settings(metadata: Mapping[str, Any]) -> None:
+    """Raise :class:`UserError` for :data:`SETTINGS` that a run, which takes them over, could not have been told."""
+    settings = {name: metadata[name] for name in SETTINGS if name in metadata}
+    PretrainingArguments(data="-", out_dir="-", **settings).check()
 
 
 def describe_fakes(settings: Mapping[str, Any]) -> str:

@@ -21,6 +21,7 @@ from spanelectra.corrupted_rows import (
     FEATURES_NAME,
     FORMAT_VERSION,
     CorruptedRowsWriter,
+    check_settings,
     describe_fakes,
     feature_files,
     row_batches,
@@ -136,6 +137,7 @@ def corrupt(
     if settings.masking == "span":
         metadata["max_span_words"] = settings.max_span_words
         metadata["span_length_probability"] = settings.span_length_probability
+    check_settings(metadata)
     say(console, describe_fakes(metadata))
     if settings.masking == "token":
         say(console, "SBPO cannot train on single tokens; for spans: --masking span --max_span_words 1 (whole words)")
@@ -158,8 +160,8 @@ def corrupt(
         except UserError:
             raise
         except BaseException:
-            if progress.done():
-                say(console, f"{progress.done():,} rows are kept in {partial}; the same command goes on from there")
+            if progress.saved_rows:
+                say(console, f"{progress.saved_rows:,} rows are kept in {partial}; the same command goes on from there")
             else:
                 shutil.rmtree(partial, ignore_errors=True)
             raise

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from spanelectra.atomic_files import read_json, write_json
+from spanelectra.atomic_files import PARTIAL_PREFIX, read_json, write_json
 from spanelectra.console import say
 from spanelectra.errors import UserError
 
@@ -33,9 +33,10 @@ class CorruptionProgress:
 
     Attributes:
         splits: split -> ``rows``, ``masked_tokens`` and ``replaced_tokens`` written.
+        saved_rows: of all splits, as they were last written down.
 
     Raises:
-        UserError: where the directory holds work of other settings.
+        UserError: where the directory holds work of other settings, or counts that are damaged.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class CorruptionProgress:
         self.splits = {split: dict.fromkeys(_COUNTS, 0) for split in rows}
         before, splits = self._read()
         differing = sorted(name for name in {*work, *before} if before.get(name) != work.get(name))
+        for left in directory.glob(f"{PARTIAL_PREFIX}*"):
+            left.unlink()  # of a small file that a kill caught
         if not differing:
             self.splits = splits
             say(console, f"going on after {self.done():,} of {sum(rows.values()):,} rows")
@@ -59,16 +62,19 @@ class CorruptionProgress:
             self._file.unlink(missing_ok=True)
             for entry in directory.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+        self.saved_rows = self.done()
         self._start = self._saved = time.monotonic()
         self._done_before = self.done()
 
     def _read(self) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
-        """Work and counts as they were saved; nothing where they were not, or what is there is none."""
-        with contextlib.suppress(OSError, UserError, LookupError, TypeError, ValueError, AttributeError):
+        """Work and counts as they were saved; nothing where none were, and no work of ours where they are damaged."""
+        if not self._file.is_file():
+            return {}, {}
+        with contextlib.suppress(UserError, LookupError, TypeError, ValueError, AttributeError):
             content = read_json(self._file, dict)
             splits = {split: {name: int(content["splits"][split][name]) for name in _COUNTS} for split in self._rows}
             return dict(content["work"]), splits
-        return {}, {}
+        return {PROGRESS_NAME: "damaged"}, {}
 
     def done(self) -> int:
         """Rows written, of all splits."""
@@ -76,8 +82,11 @@ class CorruptionProgress:
 
     def add(self, split: str, rows: int, masked: int, replaced: int) -> None:
         """Count a batch that was written."""
-        for name, count in zip(_COUNTS, (rows, masked, replaced), strict=True):
-            self.splits[split][name] += count
+        old = self.splits[split]
+        # all at once, for Ctrl-C may come between
+        self.splits[split] = {
+            name: old[name] + count for name, count in zip(_COUNTS, (rows, masked, replaced), strict=True)
+        }
 
     def is_due(self) -> bool:
         """Whether it is time to :meth:`save`."""
@@ -86,7 +95,7 @@ class CorruptionProgress:
     def save(self) -> None:
         """Write the counts down, once the rows that they count are on the disk."""
         write_json(self._file, {"work": self._work, "splits": self.splits})
-        self._saved = time.monotonic()
+        self._saved, self.saved_rows = time.monotonic(), self.done()
 
     def tell(self) -> None:
         """Say how far it is, where no bar does."""
@@ -111,5 +120,7 @@ class CorruptionProgress:
 
 def _change(name: str, before: Any, now: Any) -> str:
     """A setting that differs, or a file, of which there is only a checksum."""
+    if name == PROGRESS_NAME:
+        return f"{name} is damaged"
     is_checksum = len(str(before)) == len(str(now)) == 64
     return f"other {name}" if is_checksum else f"{name} {before}, now {now}"

@@ -22,7 +22,7 @@ from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import READ_BY
 from spanelectra.finetuning.inference import predict_examples
-from spanelectra.finetuning.task import Task
+from spanelectra.finetuning.task import Task, is_label
 from spanelectra.finetuning.task_directory import holds_task_model, open_task_model, write_predictions
 from spanelectra.intrinsic_report import intrinsic_report
 from spanelectra.intrinsic_tables import print_intrinsic_report
@@ -146,7 +146,8 @@ def _print_scores(results: dict[str, Any], console: Console) -> None:
     baseline, metric = results["baseline"], results["metric"]
     for name, value in sorted(results["scores"].items(), key=lambda score: score[0] != metric):
         # fine-tuning shows that of the training file, which may be another
-        beside = f"   ({baseline['name']}, by this file's labels: {baseline['scores'][name]:.2f})"
+        commonest = ", the commonest of this file" if is_label(baseline["name"]) else ""
+        beside = f"   ({baseline['name']}{commonest}: {baseline['scores'][name]:.2f})"
         say(console, f"{name:<20} {value:.2f}{beside if name == metric else ''}")
 
 

@@ -73,7 +73,7 @@ def test_what_it_says(tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     # what it found stands alone, for a pipe
     scores = captured.out.splitlines()
     assert [line.split()[:2] for line in scores] == [["dev", "matthews"], ["test", "matthews"]]
-    assert all("(one seed); always 'bad', by training's labels: 0.00" in line for line in scores)
+    assert all("(one seed); always 'bad', the commonest of training: 0.00" in line for line in scores)
     assert metrics_of(tmp_path / "run")["config"]["max_length"] == 40
 
 

@@ -117,7 +117,7 @@ def test_a_sentence_or_two_in_both_are_no_cause_for_alarm(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(("count", "is_said"), [(49, True), (50, False)])
-def test_a_score_of_few_examples_is_said_to_be_chance(tmp_path: Path, count: int, is_said: bool) -> None:
+def test_a_score_of_few_examples_is_said_to_say_little(tmp_path: Path, count: int, is_said: bool) -> None:
     rows = [f"sentence {number}\t{'ab'[number % 2]}" for number in range(200)]
     files = {"train": write(tmp_path / "train.tsv", rows[:100]), "dev": write(tmp_path / "dev.tsv", rows[-count:])}
     task = make_task(quick(Path("m"), files, Path("o")).resolved())

@@ -18,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
+from spanelectra.atomic_files import is_unfinished
 from spanelectra.errors import UserError, did_you_mean
 
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".zst")
@@ -101,7 +102,7 @@ def cut_at_whitespace(text: str, limit: int) -> list[str]:
 def did_you_mean_path(path: Path) -> str:
     """Return a suggestion for a path that does not exist, taken from the folder it should be in."""
     entries = path.parent.iterdir() if path.parent.is_dir() else ()
-    siblings = [sibling.name for sibling in entries if sibling.name != path.name]
+    siblings = [sibling.name for sibling in entries if sibling.name != path.name and not is_unfinished(sibling)]
     return did_you_mean(path.name, siblings)
 
 

@@ -94,10 +94,9 @@ class Classification(Task):
         of_lower: dict[str, list[str]] = {}
         for label in self.labels:
             of_lower.setdefault(label.lower(), []).append(label)
-        for alike in of_lower.values():
-            if len(alike) > 1:
-                listed = " and ".join(f"'{label}' ({counts[label]:,})" for label in alike)
-                self.remark(f"{path}: {listed} differ in case alone, and are classes of their own.")
+        for alike in [labels for labels in of_lower.values() if len(labels) > 1][:5]:
+            listed = " and ".join(f"'{label}' ({counts[label]:,})" for label in alike)
+            self.remark(f"{path}: {listed} differ in case alone, and are classes of their own.")
         few = [label for label in self.labels if counts[label] < _FEW_EXAMPLES]
         if few:
             listed = ", ".join(f"'{label}' ({counts[label]})" for label in few[:5]) + (", …" if len(few) > 5 else "")

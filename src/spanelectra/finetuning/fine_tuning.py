@@ -27,7 +27,7 @@ from spanelectra.finetuning.fine_tuning_directory import (
     start_run_directory,
 )
 from spanelectra.finetuning.seed_summary import format_spread, is_below, learned_something, rank, summarise_runs
-from spanelectra.finetuning.task import Feature, Logits, Prediction, TargetScale, Task
+from spanelectra.finetuning.task import Feature, Logits, Prediction, TargetScale, Task, is_label
 from spanelectra.finetuning.task_data import TaskData, read_task_data
 from spanelectra.finetuning.task_directory import (
     MODEL_DIRECTORY,
@@ -236,13 +236,14 @@ def _results(
 def _print_scores(console: Console, results: dict[str, Any]) -> None:
     """A line for each split: the score with its spread beside those of the commonest answer and of the words alone."""
     metric, runs = results["metric"], results["runs"]
+    commonest = ", the commonest of training" if is_label(results["baseline"]["dev"]["name"]) else ""
     for name, summary in results["summary"].items():
         baseline, words = results["baseline"][name], results["words_alone"][name]
         alone = f"; {words['name']}: {words['scores'][metric]:.2f}" if words else ""
         say(
             console,
             f"{name:<5} {metric} {format_spread(summary[metric])} {_of_seeds(runs, summary[metric])}"
-            f"; {baseline['name']}, by training's labels: {baseline['scores'][metric]:.2f}{alone}",
+            f"; {baseline['name']}{commonest}: {baseline['scores'][metric]:.2f}{alone}",
         )
 
 

@@ -39,6 +39,11 @@ class Baseline:
     scores: dict[str, float]
 
 
+def is_label(name: str) -> bool:
+    """Whether a baseline of this name gives always the same label, and no number or text."""
+    return name.startswith("always '")
+
+
 @dataclass(frozen=True)
 class TargetScale:
     """How the numbers of a regression are trained on: with mean 0 and standard deviation 1, whatever their units.
