@@ -56,8 +56,7 @@ def write_directory(path: str | Path, *, replace: bool = False, goes_on: bool = 
         path: the directory to come.
         replace: whether an existing ``path`` gives way (only once the new one is complete).
         goes_on: the sibling stays where an exception ends the block, unless the block removes it, and the next attempt
-            finds it as it was left. While one process writes there, no other can, where the
-            file system has locks.
+            finds it as it was left. While one process writes there no other can, where the file system has locks.
 
     Raises:
         FileExistsError: before anything is written, where ``path`` holds something that is not to be replaced.
