@@ -29,7 +29,7 @@ from spanelectra.corrupted_rows import (
 from spanelectra.corruption_progress import PROGRESS_NAME, CorruptionProgress
 from spanelectra.data.data_collator import DataCollatorForSpanElectra
 from spanelectra.data.output_directory import check_output_directory
-from spanelectra.data.row_dataset import SPLITS, RowDataset, rows_path
+from spanelectra.data.row_dataset import SPLITS, RowDataset, Split, rows_path
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.interruption import stopped_by_signals
@@ -91,32 +91,11 @@ def corrupt(
     )
     console = make_console(quiet)
     model = load_generator(generator, lambda sentence: say(console, sentence)).eval()
-    settings = _generator_settings(generator)
-    settings.seed = seed
-    # a saved model without its run states no masking, but its boundary heads know the longest span
-    settings.max_span_length = model.config.max_span_length
-    if mask_ratio is not None:
-        settings.mask_ratio = mask_ratio
-    settings.masking = masking or settings.masking or "span"
-    # which objectives trained the generator is no matter to who reads its samples
-    settings.objectives = []
-    if max_span_words is not None:
-        if settings.masking == "token":
-            raise UserError("max_span_words: single tokens are masked; add --masking span.")
-        settings.max_span_words = max_span_words
-    # what the discriminator reads is what the generator samples, however the generator saw its masks
-    settings.mask_token_ratio, settings.random_token_ratio = 1.0, 0.0
+    settings = _masking_settings(generator, model, mask_ratio, masking, max_span_words, seed)
     source = sampling_source or model.config.sampling_source
-    if source != "mlm" and (model.generator is None or model.generator.span_boundary_head is None):
-        raise UserError(f"sampling_source {source} needs a generator trained with SBGO. Sample from mlm.")
-    if source != "mlm" and settings.masking == "token":
-        raise UserError(f"sampling_source {source} predicts from span boundaries: it needs --masking span.")
+    _check_source(source, settings, model)
     model.config.sampling_source, model.config.sampling_temperature = source, sampling_temperature
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-
-    # a schedule is read at the end of the run that it was for
-    settings.mask_ratio = Schedule.parse(settings.mask_ratio, "mask_ratio")(1.0)
-    settings.max_span_words = round(Schedule.parse(settings.max_span_words, "max_span_words")(1.0))
 
     splits = {split: RowDataset(data, split) for split in SPLITS}
     train = splits["train"]
@@ -141,12 +120,7 @@ def corrupt(
     say(console, describe_fakes(metadata))
     if settings.masking == "token":
         say(console, "SBPO cannot train on single tokens; for spans: --masking span --max_span_words 1 (whole words)")
-    work = {name: value for name, value in metadata.items() if name != "generator"} | {
-        "version": __version__,
-        "device": next(model.parameters()).device.type,
-        "weights of the generator": _weights_digest(model),
-        **{f"{split} rows": file_digest(rows_path(rows.directory, split)) for split, rows in splits.items()},
-    }
+    work = _work(metadata, model, splits)
     with stopped_by_signals(), write_directory(target, replace=overwrite, goes_on=True) as partial:
         counts: dict[str, int] = {split: len(rows) for split, rows in splits.items()}
         progress = CorruptionProgress(partial, work, counts, console, anew=overwrite)
@@ -183,6 +157,55 @@ def _check_numbers(temperature: float, batch_size: int, seed: int) -> None:
         raise UserError(f"batch_size must be at least 1, got {batch_size}.")
     if seed < 0:
         raise UserError(f"seed must not be negative, got {seed}.")
+
+
+def _masking_settings(
+    generator: str,
+    model: SpanElectraForPreTraining,
+    mask_ratio: float | None,
+    masking: Literal["span", "token"] | None,
+    max_span_words: int | None,
+    seed: int,
+) -> PretrainingArguments:
+    """The settings of the generator's run, with what was chosen in their place, as they are at its end."""
+    settings = _generator_settings(generator)
+    settings.seed = seed
+    # a saved model without its run states no masking, but its boundary heads know the longest span
+    settings.max_span_length = model.config.max_span_length
+    if mask_ratio is not None:
+        settings.mask_ratio = mask_ratio
+    settings.masking = masking or settings.masking or "span"
+    # which objectives trained the generator is no matter to who reads its samples
+    settings.objectives = []
+    if max_span_words is not None:
+        if settings.masking == "token":
+            raise UserError("max_span_words: single tokens are masked; add --masking span.")
+        settings.max_span_words = max_span_words
+    # what the discriminator reads is what the generator samples, however the generator saw its masks
+    settings.mask_token_ratio, settings.random_token_ratio = 1.0, 0.0
+    # a schedule is read at the end of the run that it was for
+    settings.mask_ratio = Schedule.parse(settings.mask_ratio, "mask_ratio")(1.0)
+    settings.max_span_words = round(Schedule.parse(settings.max_span_words, "max_span_words")(1.0))
+    return settings
+
+
+def _check_source(source: str, settings: PretrainingArguments, model: SpanElectraForPreTraining) -> None:
+    if source != "mlm" and (model.generator is None or model.generator.span_boundary_head is None):
+        raise UserError(f"sampling_source {source} needs a generator trained with SBGO. Sample from mlm.")
+    if source != "mlm" and settings.masking == "token":
+        raise UserError(f"sampling_source {source} predicts from span boundaries: it needs --masking span.")
+
+
+def _work(
+    metadata: dict[str, Any], model: SpanElectraForPreTraining, splits: dict[Split, RowDataset]
+) -> dict[str, Any]:
+    """All that decides what is written: an interrupted command goes on where another has the same."""
+    return {name: value for name, value in metadata.items() if name != "generator"} | {
+        "version": __version__,
+        "device": next(model.parameters()).device.type,
+        "weights of the generator": _weights_digest(model),
+        **{f"{split} rows": file_digest(rows_path(rows.directory, split)) for split, rows in splits.items()},
+    }
 
 
 def _generator_settings(generator: str) -> PretrainingArguments:
