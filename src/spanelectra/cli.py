@@ -63,6 +63,8 @@ HUGGING_FACE_NAMES = {
     "warmup_steps": "warmup_ratio",
     "resume_from_checkpoint": "resume",
 }
+# argparse's complaint
+_MISSING = "the following arguments are required: "
 _LOG_LEVEL_HELP = (
     "debug, info, warning, error or critical, also of transformers, datasets and torch: info says all that is said by "
     "default and the libraries' own remarks, warning leaves alarms and warnings, error (as --quiet) only errors"
@@ -138,6 +140,11 @@ def _explain(message: str, parser: Any) -> str:
             name = HUGGING_FACE_NAMES.get(word.strip("-.,:"), word)
             hint = did_you_mean(f"--{name}" if name != word else word.rstrip(".,:"), flags) or "".join(bare)
             return f"{text.rstrip('.')}.{hint}"
+    if text.startswith(_MISSING):
+        positional = {action.dest for action in parser._actions if not action.option_strings}
+        names = text.removeprefix(_MISSING).split(", ")
+        given = [name.upper() if name in positional else f"--{name}" for name in names]
+        return f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} missing; see {parser.prog} --help."
     is_of_text = parser.prog.endswith((" prepare", " vocab"))
     if is_of_text and "unrecognized arguments" in text and any(_exists(word) for word in text.split()[-3:]):
         return f"{text.rstrip('.')}. If you gave a pattern such as TEXT/*.txt, quote it, for the shell takes it apart."

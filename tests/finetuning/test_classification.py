@@ -218,6 +218,14 @@ def test_scores_of_two_classes_are_those_of_the_confusion_matrix() -> None:
     )
 
 
+@pytest.mark.parametrize("labels", [["bad", "good"], ["bad", "fair", "good"]])
+def test_it_is_said_of_which_of_two_classes_f1_is(labels: list[str]) -> None:
+    classification = task()
+    classification.load_state({"labels": labels})
+    of_good = ["f1 is that of 'good', the second of the two classes; macro_f1 is the mean of both"]
+    assert classification.notes() == (of_good if len(labels) == 2 else [])
+
+
 def test_of_more_classes_f1_is_the_mean_over_them() -> None:
     # class 0: 1 right, predicted 2 times, there 2 times; class 1: 1, 1, 2; class 2: 1, 2, 1
     scores = scored(["0", "0", "1", "1", "2"], ["0", "2", "1", "0", "2"])

@@ -19,6 +19,7 @@ from spanelectra.finetuning.fine_tuning_directory import (
     start_run_directory,
 )
 
+RATE = 1e-3
 INPUTS = {"encoder": "e", "train": "t", "dev": "d"}
 
 
@@ -28,7 +29,8 @@ def settings_of(run: Path, **changes: Any) -> FineTuningArguments:
 
 
 def finish_seed(run: Path, seed: int, score: float, collapsed: str | None = None, **inputs: str) -> None:
-    result = {"seed": seed, "dev": {"accuracy": score}, "collapsed": collapsed, "inputs": {**INPUTS, **inputs}}
+    result = {"seed": seed, "dev": {"accuracy": score}, "collapsed": collapsed, "learning_rate": RATE}
+    result["inputs"] = {**INPUTS, **inputs}
     with write_directory(seed_directory(run, seed), replace=True) as partial:
         write_json(partial / "metrics.json", result)
 
@@ -49,8 +51,9 @@ def run(tmp_path: Path) -> Path:
     return directory
 
 
-def finished(run: Path, **inputs: str) -> list[int]:
-    return list(finished_seeds(run, settings_of(run, resume=True, seeds=3), "accuracy", {**INPUTS, **inputs}))
+def finished(run: Path, learning_rate: float = RATE, **inputs: str) -> list[int]:
+    settings = settings_of(run, resume=True, seeds=3)
+    return list(finished_seeds(run, settings, "accuracy", {**INPUTS, **inputs}, learning_rate))
 
 
 def test_a_new_directory_may_be_written(tmp_path: Path) -> None:
@@ -145,7 +148,7 @@ def test_going_on_before_anything_was_written_is_starting(tmp_path: Path) -> Non
 
 
 def test_a_new_run_has_no_finished_seeds(run: Path) -> None:
-    assert finished_seeds(run, settings_of(run, overwrite=True), "accuracy", INPUTS) == {}
+    assert finished_seeds(run, settings_of(run, overwrite=True), "accuracy", INPUTS, RATE) == {}
 
 
 @pytest.mark.parametrize("name", INPUTS)
@@ -157,6 +160,12 @@ def test_other_files_or_another_encoder_are_refused(name: str, run: Path) -> Non
 def test_a_split_that_a_seed_did_not_note_is_not_taken_for_the_same(run: Path) -> None:
     with pytest.raises(UserError, match="--resume: dev_split changed since seed 0 was trained"):
         finished(run, dev_split="s")
+
+
+def test_seeds_of_two_default_rates_are_not_mixed(run: Path) -> None:
+    message = "--resume: seed 0 was trained with a peak learning rate of 0.001, and the default is 0.0003 by now"
+    with pytest.raises(UserError, match=re.escape(message)):
+        finished(run, learning_rate=3e-4)
 
 
 def test_a_damaged_seed_is_trained_again(run: Path) -> None:

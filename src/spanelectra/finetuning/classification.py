@@ -68,7 +68,11 @@ class Classification(Task):
         return known
 
     def notes(self) -> list[str]:
-        return [f"columns of {', '.join(files)}: {columns}" for columns, files in self._files_of.items()]
+        notes = [f"columns of {', '.join(files)}: {columns}" for columns, files in self._files_of.items()]
+        if len(self.labels) == 2:
+            second = self.labels[1]
+            notes.append(f"f1 is that of '{second}', the second of the two classes; macro_f1 is the mean of both")
+        return notes
 
     def fit(self, train: Sequence[Example]) -> None:
         if self.settings.regression:

@@ -37,7 +37,7 @@ from spanelectra.finetuning.task_directory import (
     write_predictions,
 )
 from spanelectra.finetuning.task_models import build_task_model, fold_target_scale
-from spanelectra.finetuning.task_trainer import FineTuningTrainer
+from spanelectra.finetuning.task_trainer import FineTuningTrainer, peak_learning_rate
 from spanelectra.flops import count_parameters
 from spanelectra.interruption import stopped_by_signals
 from spanelectra.memory import peak_memory_mib
@@ -75,7 +75,8 @@ def finetune(arguments: FineTuningArguments) -> dict[str, Any]:
     if fitted.dev_fraction is not None:
         # of two releases each may hold out other examples of the same file
         inputs["dev_split"] = _digest_of_inputs(task, data.splits["dev"].examples)
-    finished = finished_seeds(run, settings, task.metric, inputs)
+    learning_rate = peak_learning_rate(settings, source.encoder.config.hidden_size)
+    finished = finished_seeds(run, settings, task.metric, inputs, learning_rate)
     # only now, when nothing of settings and files can be wrong any more, an earlier run is deleted
     start_run_directory(run, settings)
     _describe_run(console, source, task, fitted, data)

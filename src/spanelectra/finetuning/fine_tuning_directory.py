@@ -97,7 +97,7 @@ def _seeds(run: Path) -> list[int]:
 
 
 def finished_seeds(
-    run: Path, settings: FineTuningArguments, metric: str, inputs: dict[str, Any]
+    run: Path, settings: FineTuningArguments, metric: str, inputs: dict[str, Any], learning_rate: float
 ) -> dict[int, dict[str, Any]]:
     """Seed -> results of the seeds of a run that goes on that need not be trained again; none of a new one.
 
@@ -108,9 +108,10 @@ def finished_seeds(
         settings: resolved settings.
         metric: the one that the best seed is chosen by.
         inputs: fingerprints of files and encoder, which must be those that the seeds were trained on.
+        learning_rate: the peak of the seeds to come, which must be that of the others.
 
     Raises:
-        UserError: for other files or another encoder.
+        UserError: for other files, another encoder or another rate.
     """
     finished: dict[int, dict[str, Any]] = {}
     for seed in _seeds(run) if settings.resume else []:
@@ -123,6 +124,13 @@ def finished_seeds(
             raise UserError(
                 f"--resume: {' and '.join(changed)} changed since seed {seed} was trained. Choose another --out_dir, "
                 "or start anew with --overwrite."
+            )
+        if result["learning_rate"] != learning_rate:
+            # nothing was set, and the default is another in this release
+            raise UserError(
+                f"--resume: seed {seed} was trained with a peak learning rate of {result['learning_rate']:g}, and the "
+                f"default is {learning_rate:g} by now; seeds of two rates make no mean. Choose another --out_dir, or "
+                "start anew with --overwrite."
             )
         finished[seed] = result
     if finished and find_damage(run / MODEL_DIRECTORY) is not None:

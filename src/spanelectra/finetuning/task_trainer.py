@@ -41,6 +41,11 @@ def default_learning_rate(hidden_size: int) -> float:
     return next((rate for width, rate in _LEARNING_RATES if hidden_size <= width), 5e-5)
 
 
+def peak_learning_rate(settings: FineTuningArguments, hidden_size: int) -> float:
+    """The one that is set, or else that of the width."""
+    return settings.learning_rate or default_learning_rate(hidden_size)
+
+
 def use_bfloat16(settings: FineTuningArguments) -> bool:
     """Whether to train under bfloat16 autocast."""
     return settings.bf16 == "true" or (settings.bf16 == "auto" and has_bfloat16_units())
@@ -148,7 +153,7 @@ class FineTuningTrainer(Trainer):
         features = [{name: feature[name] for name in sorted(names) if name in feature} for feature in train_features]
         steps_per_epoch = math.ceil(len(features) / settings.batch_size)
         max_steps = math.ceil(steps_per_epoch * settings.epochs)
-        self.learning_rate = settings.learning_rate or default_learning_rate(model.config.hidden_size)
+        self.learning_rate = peak_learning_rate(settings, model.config.hidden_size)
         has_gpu = torch.cuda.is_available()
         args = TrainingArguments(
             output_dir=out_dir,
