@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from spanelectra.atomic_files import write_directory
+from spanelectra.callbacks import RunStopped
 from spanelectra.console import make_console
 from spanelectra.errors import UserError
 from spanelectra.quickstart import judge, python_prose, quickstart
@@ -87,6 +89,21 @@ def test_an_earlier_quickstart_is_replaced(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         quickstart(str(tmp_path), overwrite=True)
     assert sorted(files_of(tmp_path)) == ["text/manifest.json", "text/new.txt"]
+
+
+def test_of_a_stopped_quickstart_it_is_said_what_its_run_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise RunStopped(signal.SIGINT)
+
+    monkeypatch.setattr("spanelectra.quickstart.python_prose", lambda: iter([("new", "new prose")]))
+    for command in ("data.tokenization.vocab", "data.packing.prepare"):
+        monkeypatch.setattr(f"spanelectra.{command}", lambda *_, **__: None)
+    monkeypatch.setattr("spanelectra.pretraining.pretrain", stopped)
+    with pytest.raises(RunStopped):
+        quickstart(str(tmp_path))
+    assert "without export and picture; the quickstart's own command begins anew" in capsys.readouterr().err
 
 
 @pytest.mark.slow

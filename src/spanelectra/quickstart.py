@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage, write_directory
-from spanelectra.console import make_console
+from spanelectra.console import make_console, say
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.errors import UserError
 
@@ -90,6 +90,7 @@ def quickstart(
     Raises:
         UserError: where out_dir holds something that may not be replaced, or this Python carries no such text.
     """
+    from spanelectra.callbacks import RunStopped
     from spanelectra.data.packing import prepare
     from spanelectra.data.tokenization import vocab
     from spanelectra.export import export
@@ -131,7 +132,11 @@ def quickstart(
     settings = PretrainingArguments.from_recipe(
         "quickstart", data=paths["rows"], out_dir=paths["run"], seed=seed, overwrite=True, quiet=quiet
     )
-    metrics = pretrain(settings)
+    try:
+        metrics = pretrain(settings)
+    except RunStopped:
+        say(console, "that is the run alone, without export and picture; the quickstart's own command begins anew")
+        raise
     console.rule("5. export")
     export(paths["run"], paths["export"], overwrite=True, quiet=quiet)
     console.rule("6. one sentence")
