@@ -23,7 +23,7 @@ def found(without_heads: float, ours: float) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("turns", "exit_code", "words"),
     [
-        ([found(FINE, FINE)], 0, "ours 1.60 (1.60 - 1.60) times naive, bound 1.26"),
+        ([found(FINE, FINE)], 0, "ours 1.60 (1.60 - 1.60) times naive, bound 1.22"),
         ([found(SLOW, FINE), found(FINE, FINE)], 0, "ours without boundary heads 1.60"),
         ([found(FINE, SLOW), found(FINE, SLOW)], 3, "TOO SLOW: ours\n"),
         # each once: the machine, not a step

@@ -32,7 +32,7 @@ from spanelectra.run_flops import row_flops_over_run
 from spanelectra.several_processes import mean_over_processes, wait_for_all
 from spanelectra.training_args import PretrainingArguments
 
-# Heads' verdicts are gathered every so many micro-batches: reading all logits once more costs some 2% of a step.
+# Heads' verdicts are gathered every so many micro-batches, for they want all logits to be read once more.
 METRICS_INTERVAL = 5
 # Steps that the time left is told from.
 STEPS_SAMPLED = 1000
