@@ -99,7 +99,7 @@ def test_it_says_scores_remarks_and_collapse(
     assert results["collapsed"] in ("always 'good'", "always 'bad'")
     assert f"ALARM the model gives one answer to everything: {results['collapsed']}" in said.err
     assert "classification: 6 records" in said.err
-    assert said.out.splitlines()[0] == "accuracy             50.00   (always 'bad', the commonest of this file: 50.00)"
+    assert said.out.splitlines()[0] == "accuracy  50.00   (always 'bad', the commonest of this file: 50.00)"
     (tmp_path / "long.tsv").write_text(f"sentence\tlabel\n{'mill ' * 50}\tgood\nbad\tbad\n")
     evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "long.tsv"))
     assert "warning: 1 of 2 texts of" in capsys.readouterr().err
@@ -161,6 +161,18 @@ def test_a_label_that_the_model_does_not_know(fine_tuned: Path, tmp_path: Path) 
     (tmp_path / "new.tsv").write_text("sentence\tlabel\nfine\tgood\nold\tneutral\n")
     with pytest.raises(UserError, match=r"new\.tsv:3: the label 'neutral' is not among those"):
         evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "new.tsv"), quiet=True)
+
+
+def test_a_file_without_labels_gets_the_flag_for_it(fine_tuned: Path, tmp_path: Path) -> None:
+    (tmp_path / "new.conll").write_text("Ida\nlives\n")
+    with pytest.raises(
+        UserError, match=r"so there are no labels\. For predictions alone pass --labelled false and --out"
+    ):
+        evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), quiet=True)
+    (tmp_path / "new.conll").write_text("")
+    with pytest.raises(UserError) as error:
+        evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), quiet=True)
+    assert "--labelled" not in str(error.value)
 
 
 def test_a_run_on_text_has_the_intrinsic_report(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

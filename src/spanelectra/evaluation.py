@@ -144,11 +144,12 @@ def _check_flags(
 def _print_scores(results: dict[str, Any], console: Console) -> None:
     """A line for each score, first of the metric that the model was chosen by, beside that of the commonest answer."""
     baseline, metric = results["baseline"], results["metric"]
+    width = max(map(len, results["scores"]), default=0)
     for name, value in sorted(results["scores"].items(), key=lambda score: score[0] != metric):
         # fine-tuning shows that of the training file, which may be another
         commonest = ", the commonest of this file" if is_label(baseline["name"]) else ""
         beside = f"   ({baseline['name']}{commonest}: {baseline['scores'][name]:.2f})"
-        say(console, f"{name:<20} {value:.2f}{beside if name == metric else ''}")
+        say(console, f"{name:<{width}}  {value:.2f}{beside if name == metric else ''}")
 
 
 def _is_trained_on(model: str, digest: str) -> bool:
@@ -178,6 +179,20 @@ def _read_differently(task: Task, settings: dict[str, str | None]) -> None:
         setattr(task.settings, name, value)
 
 
+def _read_examples(task: Task, data: str) -> list[Any]:
+    """The examples of a file with labels; an error says what to do where the file can be read without."""
+    try:
+        examples = task.read(data)
+        task.check(examples, data)
+    except UserError as error:
+        try:
+            task.read(data, labelled=False)
+        except UserError:
+            raise error from None
+        raise UserError(f"{error} For predictions alone pass --labelled false and --out_dir DIRECTORY.") from None
+    return examples
+
+
 def _evaluate_task(
     model: str, data: str, labelled: bool, of_file: dict[str, str | None], console: Console
 ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -186,9 +201,7 @@ def _evaluate_task(
     stock.to("cuda" if torch.cuda.is_available() else "cpu")
     data = str(Path(data).expanduser())
     _read_differently(task, of_file)
-    examples = task.read(data, labelled=labelled)
-    if labelled:
-        task.check(examples, data)
+    examples = _read_examples(task, data) if labelled else task.read(data, labelled=False)
     digest = file_digest(Path(data))
     if labelled and _is_trained_on(model, digest):
         task.remark(f"{data} is the file that this model was trained on: scores tell how well it is remembered.")

@@ -31,7 +31,7 @@ from spanelectra.console import calm_transformers, make_console, say, sound_alar
 from spanelectra.data.step_sizes import StepSizes
 from spanelectra.data.training_rows import ShuffledRows
 from spanelectra.data.word_starts import word_start_table
-from spanelectra.environment import has_bfloat16_units, process_rank
+from spanelectra.environment import has_bfloat16_units, process_count, process_rank
 from spanelectra.errors import UserError
 from spanelectra.health import HealthMonitor
 from spanelectra.model_building import (
@@ -170,7 +170,10 @@ def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     finally:
         stopper.restore()
     if stopper.received is not None:
-        say(console, f"stopped at step {trainer.state.global_step}; go on with: spanelectra pretrain --resume {run}")
+        program = "spanelectra"
+        if process_count() > 1:
+            program = f"torchrun --nproc_per_node {process_count()} -m spanelectra.cli"
+        say(console, f"stopped at step {trainer.state.global_step}; go on with: {program} pretrain --resume {run}")
         raise RunStopped(stopper.received)
     results = save_results(run, settings, model, data, trainer, monitor, console)
     if is_first and settings.report:

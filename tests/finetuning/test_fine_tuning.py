@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import signal
@@ -157,6 +158,23 @@ def test_a_regression_whose_answer_is_of_another_layer_is_refused(
     with pytest.raises(UserError, match=r"regression: .* does not answer by its last linear layer"):
         finetune(quick(tiny / "bert", files, tmp_path / "run", **settings))
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["config.yaml"]
+
+
+def test_a_regression_that_is_right_in_order_alone_sounds_an_alarm(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = files_of(tiny, "classification", "train", "dev")
+    for name, file in files.items():
+        good, bad = ("2", "1") if name == "train" else ("102", "101")
+        (tmp_path / f"{name}.tsv").write_text(
+            Path(file).read_text().replace("\tgood", f"\t{good}").replace("\tbad", f"\t{bad}")
+        )
+        files[name] = str(tmp_path / f"{name}.tsv")
+    settings = quick(tiny / "modernbert", files, tmp_path / "run", epochs=3, regression=True)
+    scores = finetune(dataclasses.replace(settings, quiet=False))["runs"][0]["dev"]
+    assert scores["pearson"] > 80 and scores["r2"] < -1000
+    shown = " ".join(capsys.readouterr().err.split())
+    assert "ALARM seed 0: on dev its numbers are further from the labels than their mean is (r2 -" in shown
 
 
 class SignalAt(TrainerCallback):

@@ -74,7 +74,7 @@ def test_resolving_leaves_the_original_as_it_is() -> None:
         ({"preset": "sst2", "task": "token"}, "preset sst2 is for --task classification, not for --task token."),
         ({"task": "classification", "metric": "acuracy"}, "Did you mean 'accuracy'?"),
         ({"task": "classification", "metric": "pearson"}, "metric 'pearson' does not fit the task"),
-        ({"task": "classification", "regression": True, "metric": "f1"}, "choose one of pearson, spearman"),
+        ({"task": "classification", "regression": True, "metric": "f1"}, "choose one of pearson, spearman, r2"),
         ({"task": "token", "regression": True}, "regression is for --task classification, not for --task token."),
         ({"task": "qa", "text_pair_column": "1"}, "text_pair_column is for --task classification"),
         ({"task": "qa", "label_column": "1"}, "label_column is for --task classification or token, not for --task qa."),

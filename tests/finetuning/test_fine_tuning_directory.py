@@ -113,7 +113,7 @@ def test_a_run_that_was_moved_goes_on(run: Path) -> None:
         ({"learning_rate": 1e-3}, "--resume: learning_rate was None and is 0.001 now"),
         ({"train": "other.tsv"}, "--resume: train was t.tsv and is other.tsv now"),
         ({"seed": 1}, "--resume: seed was 0 and is 1 now"),
-        ({"seeds": 1}, "--resume: seed 1 is finished already; pass a larger --seeds than 1."),
+        ({"seeds": 1}, "--resume: seed 1 is finished already; pass --seeds 2 or more."),
     ],
 )
 def test_another_run_does_not(changes: dict[str, Any], message: str, run: Path) -> None:

@@ -196,8 +196,11 @@ def test_an_alarm_is_shown_once_in_a_run(
         trainer.add_callback(ProbeCallback(trainer, tokenizer, str(folder), 2, make_console(), []))
         trainer.train(resume_from_checkpoint=checkpoint)
         shown = capsys.readouterr().err
+        assert "not probed: questions; no linear probe is for question answering" in shown
         assert shown.count("ALARM the encoder has learned nothing") == (1 if checkpoint is None else 0)
-        assert ("step      0  probe of fresh weights  rhymes 50.00  words 50.00" in shown) == (checkpoint is None)
+        assert ("step      0  probe of fresh weights  rhymes accuracy 50.00  words accuracy 50.00" in shown) == (
+            checkpoint is None
+        )
 
 
 def line(step: int, **scores: float) -> dict[str, Any]:

@@ -226,9 +226,12 @@ def test_questions_whose_answer_nobody_knows_are_predicted_but_not_scored(tmp_pa
 def test_the_baseline_is_no_answer_or_the_first_sentence(tmp_path):
     task = make_task()
     both, answerable = read(task, tmp_path), read(task, tmp_path, unanswerable=False)
-    baseline = task.baseline(both, both)
+    baseline = task.baseline([question for question in both if question.is_unanswerable], both)
     assert baseline.name == "always 'no answer'"
     assert baseline.scores["f1"] == pytest.approx(100 * 2 / 11) and baseline.scores["no_answer_f1"] == 100
+    # one question without an answer does not make it the best guess
+    one = next(question for question in both if question.is_unanswerable)
+    assert task.baseline([one, *9 * answerable], both).name == "the context's first sentence"
     baseline = task.baseline(answerable, answerable)
     assert baseline.name == "the context's first sentence" and baseline.scores["exact_match"] == 0
     first = reference_scores(

@@ -205,8 +205,9 @@ def test_whitespace_around_an_answer_is_no_part_of_it(tmp_path):
 
 
 def test_an_answer_without_text_is_none(tmp_path):
-    question, (remark,) = read_one(tmp_path, [answer("", -1)])
-    assert question.is_unanswerable and "1 of 1 answers hold no text" in remark
+    question, (no_text, silent) = read_one(tmp_path, [answer("", -1)])
+    assert question.is_unanswerable and "1 of 1 answers hold no text" in no_text
+    assert silent.startswith("1 of 1 questions have no answer and no is_impossible, and are taken for questions that")
 
 
 @pytest.mark.parametrize(("answers", "impossible"), [([], False), ([answer("one", 0)], True)])

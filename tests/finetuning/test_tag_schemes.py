@@ -112,5 +112,6 @@ def test_schemes_are_recognised(sentences, scheme):
 def test_tags_without_a_prefix_among_others_are_named():
     assert stray_tags({"O", "B-PER", "I-PER", "PER", "x"}) == {"PER", "x"}
     assert stray_tags({"O", "B-PER", "S-PER"}) == set()
+    assert stray_tags({"O", "B-PER", "B", "I"}) == {"B", "I"} and stray_tags({"O", "B", "I"}) == set()
     assert stray_tags({"NOUN", "I-x", "O-y"}) == set()
     assert stray_tags({"O", "N", "S", "E"}) == set()

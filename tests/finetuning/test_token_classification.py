@@ -256,7 +256,8 @@ def test_a_type_of_single_words_in_training_may_have_longer_entities_elsewhere(t
     [
         (["a/O b/O", "c/O"], "every label is 'O'; there is nothing to tell apart"),
         ([f"a{n}/b{n} c/d" for n in range(40)], "41 different labels for 80 words; is that the label's column"),
-        (["a/O b/B-PER", "c/O d/PER"], r"train.conll:5: 'PER' has no prefix where other labels have one"),
+        (["a/O b/B-PER", "c/O d/PER"], r"train.conll:5: 'PER' is no prefix with a type, as other labels are"),
+        (["a/O b/B-PER", "c/O d/B"], r"train.conll:5: 'B' is no prefix with a type, as other labels are"),
     ],
 )
 def test_labels_that_cannot_be_learned(tmp_path, sentences, message):

@@ -367,6 +367,7 @@ def client(inspected: InspectedModel) -> Client:
         ({"text": "x" * (MAX_CHARACTERS + 1)}, "at most 10,000 are taken"),
         ({"text": ""}, "the text is empty"),
         ({"text": "names"}, "too few to mask a span"),
+        ({"text": "half \ud83d an emoji"}, "the text holds half a character"),
         ({"text": TEXT, "masked_words": [99]}, "there is no word 99"),
         ({"text": TEXT, "masked_words": [True]}, "masked_words is not a list of whole numbers"),
         ({"text": TEXT, "masked_words": list(range(9))}, "a span has"),

@@ -97,6 +97,17 @@ def test_an_encoder_below_the_words_alone_is_worth_a_look(tmp_path: Path) -> Non
     assert words.state == "attention" and "score 72.00 on dev" in words.sentence
 
 
+def test_remarks_and_numbers_that_are_none_are_worth_a_look(tmp_path: Path) -> None:
+    seeds = [seed_results(seed, 87.0) for seed in (0, 1)]
+    for result in seeds:
+        result["dev"] = {"pearson": 87.0, "r2": -200.0}
+    fields = {"metric": "pearson", "baseline": {}, "words_alone": {}, "remarks": ["dev.tsv is small."]}
+    (run,) = read_runs([write_fine_tuning(tmp_path / "run", seeds, **fields)])
+    good, numbers, remark = fine_tuning_findings(run)
+    assert good.state == "good" and (numbers.state, remark.state) == ("attention", "attention")
+    assert "further from dev's labels than their mean" in numbers.sentence and remark.sentence == "dev.tsv is small."
+
+
 @pytest.mark.parametrize(
     "metrics",
     [

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from scipy.special import softmax
 from scipy.stats import NearConstantInputWarning, pearsonr, spearmanr
-from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, r2_score
 from transformers import PreTrainedTokenizerBase
 
 from spanelectra.errors import UserError, did_you_mean
@@ -123,7 +123,8 @@ class Classification(Task):
                 listed = ", ".join(self.labels[:10]) + (", …" if len(self.labels) > 10 else "")
                 raise UserError(
                     f"{path}:{example.line}: the label '{label}' is not among those of the training file "
-                    f"({listed}).{did_you_mean(label, self.labels)}"
+                    f"({listed}).{did_you_mean(label, self.labels)} Add examples of it there, or leave such "
+                    "records out."
                 )
         found = {example.label for example in examples}
         empty = [f"'{label}'" for label in self.labels if label not in found]
@@ -197,6 +198,7 @@ class Classification(Task):
     def score(self, examples: Sequence[Example], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Scores of the examples that have a label.
 
+        ``r2`` is the share of the labels' variance that predictions explain, below 0 where their own mean is closer.
         ``f1`` is, of two classes, that of the second (GLUE's F1 of MRPC is of the label 1), of more the mean over them;
         a class that neither occurs nor is predicted does not count. What is undefined, such as the correlation of a
         constant, is 0.
@@ -213,6 +215,7 @@ class Classification(Task):
             return {
                 "pearson": _correlation(pearsonr, labels, predicted),
                 "spearman": _correlation(spearmanr, labels, predicted),
+                "r2": _variance_explained(labels, predicted),
             }
         macro_f1 = f1_score(labels, predicted, average="macro", zero_division=0)
         f1 = macro_f1
@@ -313,3 +316,8 @@ def _correlation(function: Callable[[Any, Any], Any], labels: Sequence[Any], pre
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NearConstantInputWarning)
         return 100 * float(np.nan_to_num(function(labels, predicted).statistic))
+
+
+def _variance_explained(labels: Sequence[Any], predicted: Sequence[Any]) -> float:
+    """100 times the coefficient of determination; 0 of constant labels, or where a prediction is no number."""
+    return 0.0 if np.ptp(labels) == 0 or not np.isfinite(predicted).all() else 100 * float(r2_score(labels, predicted))

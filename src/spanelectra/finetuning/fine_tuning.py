@@ -280,6 +280,13 @@ def _judge_results(console: Console, results: dict[str, Any], run: Path) -> None
                 f"{baseline['scores'][metric]:.2f}, {baseline['name']}: it has learned little. Try more --epochs, "
                 "another --learning_rate or more examples.",
             )
+        elif result["dev"].get("r2", 0.0) < 0:
+            sound_alarm(
+                console,
+                f"seed {result['seed']}: on dev its numbers are further from the labels than their mean is (r2 "
+                f"{result['dev']['r2']:.2f}), though they rise and fall with them: the order can be used, the numbers "
+                "cannot. Try more --epochs, or --metric r2.",
+            )
     words = results["words_alone"]["dev"]
     if words and not all_collapsed and is_below(results["summary"]["dev"][metric], words["scores"][metric]):
         warn(

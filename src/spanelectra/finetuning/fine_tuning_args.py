@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "squad2": {"task": "qa", "metric": "f1"},
 }
 METRICS = {
-    "classification": ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman"),
+    "classification": ("accuracy", "f1", "macro_f1", "matthews", "pearson", "spearman", "r2"),
     "token": ("f1", "precision", "recall", "accuracy"),
     "qa": ("f1", "exact_match"),
 }

@@ -88,7 +88,7 @@ def _check_settings(run: Path, settings: FineTuningArguments) -> None:
     beyond = [seed for seed in _seeds(run) if seed >= settings.seed + settings.seeds]
     if beyond:
         raise UserError(
-            f"--resume: seed {max(beyond)} is finished already; pass a larger --seeds than {settings.seeds}."
+            f"--resume: seed {max(beyond)} is finished already; pass --seeds {max(beyond) + 1 - settings.seed} or more."
         )
 
 

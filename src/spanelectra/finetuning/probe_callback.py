@@ -75,7 +75,9 @@ class ProbeCallback(TrainerCallback):
         self.trainer, self.steps, self.console, self.alarms = trainer, steps, console, alarms
         self.tokenizer = copy.deepcopy(tokenizer)
         self.tokenizer.model_max_length = min(tokenizer.model_max_length, longest_input(trainer.model))
-        self.benches = _read_benches(tasks, self.tokenizer, trainer.args.seed)
+        self.benches, left_out = _read_benches(tasks, self.tokenizer, trainer.args.seed)
+        if left_out:
+            say(console, f"not probed: {', '.join(left_out)}; no linear probe is for question answering")
         self._margins = {name: margin(bench.dev_examples) for name, bench in self.benches.items()}
         self._has_alarmed = False
 
@@ -122,7 +124,7 @@ class ProbeCallback(TrainerCallback):
 
     def _log(self, prefix: str, scores: dict[str, float], control: TrainerControl) -> None:
         what = "probe of fresh weights" if prefix == _FRESH_PREFIX else "probe"
-        shown = "  ".join(f"{name} {score:.2f}" for name, score in scores.items())
+        shown = "  ".join(f"{name} {self.benches[name].task.metric} {score:.2f}" for name, score in scores.items())
         say(self.console, f"step {self.trainer.state.global_step:>6}  {what}  {shown}")
         # an entry of ours must not take the place of the step's own
         is_due = control.should_log
@@ -157,15 +159,18 @@ def probe_is_due(state: TrainerState, steps: int) -> bool:
     return state.global_step == state.max_steps or state.global_step % steps == 0
 
 
-def _read_benches(folder: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> dict[str, TaskBench]:
+def _read_benches(folder: str, tokenizer: PreTrainedTokenizerBase, seed: int) -> tuple[dict[str, TaskBench], list[str]]:
+    """The tasks that can be probed, and the names of the others."""
+    found = read_task_folder(folder, model="")
+    left_out = [name for name, settings in found.items() if settings.task == "qa"]
     tasks = {
         name: dataclasses.replace(settings, max_train_examples=TRAIN_EXAMPLES, seed=seed)
-        for name, settings in read_task_folder(folder, model="").items()
-        if settings.task != "qa"
+        for name, settings in found.items()
+        if name not in left_out
     }
     if not tasks:
         raise UserError(f"{folder} holds no task that a linear probe is for: classification or token classification.")
-    return read_benches(tasks, tokenizer, DEV_EXAMPLES)
+    return read_benches(tasks, tokenizer, DEV_EXAMPLES), left_out
 
 
 def _encoder(model: SpanElectraForPreTraining) -> PreTrainedModel:

@@ -20,6 +20,7 @@ _LOST = (
 )
 _EMPTY = "answers hold no text and were left out"
 _AT_ODDS = "questions have an is_impossible at odds with their answers and are taken for questions without an answer"
+_SILENT = "questions have no answer and no is_impossible, and are taken for questions that the context does not answer"
 _NOT_LEARNED = "questions have answers, but none that is found in the context, and are left out of training"
 
 
@@ -208,6 +209,9 @@ def _question(context: str, record: _Value, labelled: bool, oddities: _Oddities)
     if record.get("answers") is None and (impossible or not labelled):
         return Question(name, question, context, () if impossible else None)
     answers = tuple(_answers(context, record["answers"], oddities))
+    # of lines of JSON, as `datasets` writes SQuAD 2.0, none has is_impossible; a file's own path tells them apart
+    if impossible is None and not answers and record.path:
+        oddities.note(_SILENT, str(record))
     if impossible is not None and impossible != (not answers):
         oddities.note(_AT_ODDS, str(record))
         answers = ()

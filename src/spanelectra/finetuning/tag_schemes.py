@@ -52,9 +52,9 @@ def recognise_scheme(sentences: Sequence[Sequence[str]]) -> Scheme:
 
 
 def stray_tags(tags: Collection[str]) -> set[str]:
-    """Tags without a prefix in a file of entities, such as PER beside B-PER: neither plain nor any scheme."""
+    """Tags that lack a prefix or a type in a file of entities, such as PER or B beside B-PER: plain nor any scheme."""
     if OUTSIDE in tags and any(tag.startswith(("B-", "I-")) for tag in tags):
-        return set(tags) - _prefixed(tags) - {OUTSIDE}
+        return {tag for tag in set(tags) - {OUTSIDE} if len(tag) == 1 or not _PREFIXED.fullmatch(tag)}
     return set()
 
 

@@ -123,7 +123,9 @@ def fine_tuned_card(task: Task, source: str, results: dict[str, Any]) -> str:
         # transformers 5 has no pipeline for it any more
         code = [f"from transformers import {task.model_class}", "", f'{task.model_class}.from_pretrained("DIRECTORY")']
     else:
-        code = ["from transformers import pipeline", "", f'pipeline("{tag}", "DIRECTORY")']
+        # of a word only the first token has learned to speak
+        words = ', aggregation_strategy="first"' if task.kind == "token" else ""
+        code = ["from transformers import pipeline", "", f'pipeline("{tag}", "DIRECTORY"{words})']
     answers = "spanelectra evaluate --model DIRECTORY --data FILE --labelled false --out_dir OUT"
     lines += ["", "```python", *code, "```", "", "Answers for a whole file:", "", "```bash", answers, "```", ""]
     return "\n".join(lines)

@@ -176,7 +176,8 @@ def _label(value: Any, where: str, regression: bool, labelled: bool) -> str | fl
             number = math.nan
         if math.isfinite(number):
             return number
-        problem = f"'{name}' is not a number, which --regression needs" if name else "the label is missing"
+        hint = " (of decimals before a point)" if "," in name else ""
+        problem = f"'{name}' is not a number{hint}, which --regression needs" if name else "the label is missing"
     elif name and name.lower() != "nan":
         return name
     else:

@@ -60,8 +60,8 @@ class TokenClassification(Task):
         if strays and labelled:
             line, tag = _first_place(sentences, strays)
             raise UserError(
-                f"{path}:{line}: '{tag}' has no prefix where other labels have one (B-…, I-…) or are '{OUTSIDE}'; "
-                "is that the label's column?"
+                f"{path}:{line}: '{tag}' is no prefix with a type, as other labels are (B-…, I-…), and not "
+                f"'{OUTSIDE}'; is that the label's column?"
             )
         scheme = recognise_scheme(tags)
         converted = sentences
@@ -132,7 +132,8 @@ class TokenClassification(Task):
             words = sum(counts[label] for label in strange)
             raise UserError(
                 f"{path}:{line}: the label '{label}' is not among those of the training file ({listed}); "
-                f"{words:,} of {counts.total():,} words have such labels.{did_you_mean(label, self.labels)}"
+                f"{words:,} of {counts.total():,} words have such labels.{did_you_mean(label, self.labels)} Add "
+                "examples of it to the training file, or leave such sentences out."
             )
         # of entities the types, for I- need not occur
         known, found = (dict.fromkeys(map(self._class_of, labels)) for labels in (self.labels, counts))

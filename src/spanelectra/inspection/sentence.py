@@ -72,8 +72,12 @@ def read_sentence(
         max_span_length: longest span in tokens.
 
     Raises:
-        UserError: for a text without a token.
+        UserError: for a text without a token, or that is no Unicode.
     """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError("the text holds half a character (bytes that are not UTF-8, or a lone surrogate).") from None
     # a copy, whose settings are ours
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
     backend.no_truncation()
@@ -115,7 +119,7 @@ def random_words(sentence: Sentence, word_starts: WordStartTable, policy: SpanMa
             return [number for number, (first, _) in enumerate(sentence.words) if first in masked]
     raise UserError(
         f"the text has {tokens} tokens, too few to mask a span of {policy.mask_ratio:.0%} with a word left on either "
-        "side; give a longer text or a higher mask_ratio."
+        f"side; give a longer text{' or a higher mask_ratio' if tokens > 2 else ''}."
     )
 
 

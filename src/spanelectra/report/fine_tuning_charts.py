@@ -77,7 +77,15 @@ def fine_tuning_findings(record: RunRecord) -> list[Finding]:
                     "of this task than they would.",
                 )
             )
-    return [*found, *(Finding("attention", sentence) for sentence in record.problems)]
+    variance = scores_of(record, "dev").get("r2")
+    if variance and summarise(_trained(variance))["mean"] < 0:
+        found.append(
+            Finding(
+                "attention", "Its numbers are further from dev's labels than their mean is: only their order is of use."
+            )
+        )
+    remarks = [str(remark) for remark in listed(record.metrics.get("remarks"))]
+    return [*found, *(Finding("attention", sentence) for sentence in [*remarks, *record.problems])]
 
 
 def _trained(scores: list[tuple[dict[str, Any], float]]) -> list[float]:
