@@ -93,6 +93,7 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
         (["pretrain", "--recipe", "tiny"], "data is missing"),
         (["prepare", "--tokenizer", "x", "--out_dir", "y"], "--data is missing; see spanelectra prepare --help."),
         (["evaluate"], "--model and --data are missing; see spanelectra evaluate --help."),
+        (["prepare"], "--data, --tokenizer and --out_dir are missing; see spanelectra prepare --help."),
         (["export", "--quiet"], "RUN and --out_dir are missing; see spanelectra export --help."),
         (["vocab", "--data_dir", "/does/not/exist", "--out_dir", "{tmp}/tok"], "/does/not/exist"),
         (["export", "/does/not/exist", "--out_dir", "{tmp}/out"], "/does/not/exist"),

@@ -169,6 +169,9 @@ def test_a_file_without_labels_gets_the_flag_for_it(fine_tuned: Path, tmp_path: 
         UserError, match=r"so there are no labels\. For predictions alone pass --labelled false and --out"
     ):
         evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), quiet=True)
+    with pytest.raises(UserError) as error:
+        evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), label_column="7", quiet=True)
+    assert "--labelled" not in str(error.value)
     (tmp_path / "new.conll").write_text("")
     with pytest.raises(UserError) as error:
         evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), quiet=True)

@@ -103,7 +103,7 @@ def test_of_a_stopped_quickstart_it_is_said_what_its_run_lacks(
     monkeypatch.setattr("spanelectra.pretraining.pretrain", stopped)
     with pytest.raises(RunStopped):
         quickstart(str(tmp_path))
-    assert "without export and picture; the quickstart's own command begins anew" in capsys.readouterr().err
+    assert "without export and picture; quickstart --overwrite begins anew" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -144,7 +144,8 @@ def _explain(message: str, parser: Any) -> str:
         positional = {action.dest for action in parser._actions if not action.option_strings}
         names = text.removeprefix(_MISSING).split(", ")
         given = [name.upper() if name in positional else f"--{name}" for name in names]
-        return f"{' and '.join(given)} {'is' if len(given) == 1 else 'are'} missing; see {parser.prog} --help."
+        listed = " and ".join([", ".join(given[:-1]), given[-1]] if given[1:] else given)
+        return f"{listed} {'is' if len(given) == 1 else 'are'} missing; see {parser.prog} --help."
     is_of_text = parser.prog.endswith((" prepare", " vocab"))
     if is_of_text and "unrecognized arguments" in text and any(_exists(word) for word in text.split()[-3:]):
         return f"{text.rstrip('.')}. If you gave a pattern such as TEXT/*.txt, quote it, for the shell takes it apart."

@@ -179,12 +179,17 @@ def _read_differently(task: Task, settings: dict[str, str | None]) -> None:
         setattr(task.settings, name, value)
 
 
-def _read_examples(task: Task, data: str) -> list[Any]:
-    """The examples of a file with labels; an error says what to do where the file can be read without."""
+def _read_examples(task: Task, data: str, label_column: str | None) -> list[Any]:
+    """The examples of a file with labels; an error says what to do where the file can be read without.
+
+    Not where a column was named, which says that there are labels.
+    """
     try:
         examples = task.read(data)
         task.check(examples, data)
     except UserError as error:
+        if label_column is not None:
+            raise
         try:
             task.read(data, labelled=False)
         except UserError:
@@ -201,7 +206,7 @@ def _evaluate_task(
     stock.to("cuda" if torch.cuda.is_available() else "cpu")
     data = str(Path(data).expanduser())
     _read_differently(task, of_file)
-    examples = _read_examples(task, data) if labelled else task.read(data, labelled=False)
+    examples = _read_examples(task, data, of_file["label_column"]) if labelled else task.read(data, labelled=False)
     digest = file_digest(Path(data))
     if labelled and _is_trained_on(model, digest):
         task.remark(f"{data} is the file that this model was trained on: scores tell how well it is remembered.")

@@ -170,10 +170,9 @@ def _pretrain(arguments: PretrainingArguments) -> dict[str, Any]:
     finally:
         stopper.restore()
     if stopper.received is not None:
-        program = "spanelectra"
-        if process_count() > 1:
-            program = f"torchrun --nproc_per_node {process_count()} -m spanelectra.cli"
-        say(console, f"stopped at step {trainer.state.global_step}; go on with: {program} pretrain --resume {run}")
+        under = " (under torchrun, as before)" if process_count() > 1 else ""
+        step = trainer.state.global_step
+        say(console, f"stopped at step {step}; go on with: spanelectra pretrain --resume {run}{under}")
         raise RunStopped(stopper.received)
     results = save_results(run, settings, model, data, trainer, monitor, console)
     if is_first and settings.report:

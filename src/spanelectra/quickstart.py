@@ -135,7 +135,7 @@ def quickstart(
     try:
         metrics = pretrain(settings)
     except RunStopped:
-        say(console, "that is the run alone, without export and picture; the quickstart's own command begins anew")
+        say(console, "that is the run alone, without export and picture; quickstart --overwrite begins anew")
         raise
     console.rule("5. export")
     export(paths["run"], paths["export"], overwrite=True, quiet=quiet)

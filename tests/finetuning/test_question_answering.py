@@ -232,6 +232,8 @@ def test_the_baseline_is_no_answer_or_the_first_sentence(tmp_path):
     # one question without an answer does not make it the best guess
     one = next(question for question in both if question.is_unanswerable)
     assert task.baseline([one, *9 * answerable], both).name == "the context's first sentence"
+    # nor do questions that both get wrong
+    assert make_task(metric="exact_match").baseline(answerable, answerable).name == "the context's first sentence"
     baseline = task.baseline(answerable, answerable)
     assert baseline.name == "the context's first sentence" and baseline.scores["exact_match"] == 0
     first = reference_scores(

@@ -55,7 +55,8 @@ def test_predictions_that_are_constant_but_for_rounding_or_no_numbers_are_no_war
         warnings.simplefilter("error")
         nearly = scored([1.0, 2.0, 3.0], [1e6, 1e6 + 1e-9, 1e6], regression=True)
         assert all(math.isfinite(score) for score in nearly.values())
-        assert scored([1.0, 2.0, 3.0], [math.nan] * 3, regression=True) == {"pearson": 0, "spearman": 0, "r2": 0}
+        assert scored([1.0, 2.0, 3.0], [math.nan] * 3, regression=True) == {"pearson": 0, "spearman": 0, "r2": -1e9}
+        assert scored([0.0, 1e200], [0.0, 0.0], regression=True)["r2"] == -1e9
 
 
 @given(labels=st.lists(st.floats(-5, 5, width=16), min_size=1, max_size=6), constant=st.floats(-5, 5))

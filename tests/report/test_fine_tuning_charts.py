@@ -97,15 +97,21 @@ def test_an_encoder_below_the_words_alone_is_worth_a_look(tmp_path: Path) -> Non
     assert words.state == "attention" and "score 72.00 on dev" in words.sentence
 
 
-def test_remarks_and_numbers_that_are_none_are_worth_a_look(tmp_path: Path) -> None:
+def test_numbers_further_off_than_the_mean_are_worth_a_look_and_remarks_are_repeated(tmp_path: Path) -> None:
     seeds = [seed_results(seed, 87.0) for seed in (0, 1)]
     for result in seeds:
         result["dev"] = {"pearson": 87.0, "r2": -200.0}
     fields = {"metric": "pearson", "baseline": {}, "words_alone": {}, "remarks": ["dev.tsv is small."]}
     (run,) = read_runs([write_fine_tuning(tmp_path / "run", seeds, **fields)])
     good, numbers, remark = fine_tuning_findings(run)
-    assert good.state == "good" and (numbers.state, remark.state) == ("attention", "attention")
-    assert "further from dev's labels than their mean" in numbers.sentence and remark.sentence == "dev.tsv is small."
+    assert [good.state, numbers.state, remark.state] == ["good", "attention", "note"]
+    assert "further from dev's labels than the labels' mean" in numbers.sentence
+    assert remark.sentence == "dev.tsv is small."
+    for result in seeds:
+        result["dev"] = {"pearson": 0.0, "r2": -3.0}
+    fields["baseline"] = {"dev": {"name": "always 3", "scores": {"pearson": 0.0}}}
+    (run,) = read_runs([write_fine_tuning(tmp_path / "worse", seeds, **fields)])
+    assert [finding.state for finding in fine_tuning_findings(run)] == ["problem", "note"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -27,6 +28,8 @@ _TEXTS_AT_ONCE = 1000
 _COLLAPSED_SPREAD = 0.01
 # Standard deviations of labels, the least as a part of their mean, between which float32 predicts them well.
 _LEAST_SPREAD, _LARGEST_SPREAD = 1e-5, 1e30
+# What a coefficient of determination is at least, for it has no lower bound.
+_WORST_R2 = -1e9
 
 
 class Classification(Task):
@@ -319,5 +322,11 @@ def _correlation(function: Callable[[Any, Any], Any], labels: Sequence[Any], pre
 
 
 def _variance_explained(labels: Sequence[Any], predicted: Sequence[Any]) -> float:
-    """100 times the coefficient of determination; 0 of constant labels, or where a prediction is no number."""
-    return 0.0 if np.ptp(labels) == 0 or not np.isfinite(predicted).all() else 100 * float(r2_score(labels, predicted))
+    """100 times the coefficient of determination; 0 of constant labels, the worst where a prediction is no number."""
+    if np.ptp(labels) == 0:
+        return 0.0
+    if not np.isfinite(predicted).all():
+        return _WORST_R2
+    with np.errstate(over="ignore", invalid="ignore"):
+        share = float(r2_score(labels, predicted))
+    return max(_WORST_R2, 100 * share) if math.isfinite(share) else _WORST_R2

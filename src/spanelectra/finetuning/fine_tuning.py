@@ -283,9 +283,9 @@ def _judge_results(console: Console, results: dict[str, Any], run: Path) -> None
         elif result["dev"].get("r2", 0.0) < 0:
             sound_alarm(
                 console,
-                f"seed {result['seed']}: on dev its numbers are further from the labels than their mean is (r2 "
-                f"{result['dev']['r2']:.2f}), though they rise and fall with them: the order can be used, the numbers "
-                "cannot. Try more --epochs, or --metric r2.",
+                f"seed {result['seed']}: on dev its numbers are further from the labels than the labels' mean is (r2 "
+                f"{result['dev']['r2']:.2f}): they are of no use as they are. Try more --epochs"
+                f"{'' if metric == 'r2' else ', or --metric r2'}.",
             )
     words = results["words_alone"]["dev"]
     if words and not all_collapsed and is_below(results["summary"]["dev"][metric], words["scores"][metric]):

@@ -209,8 +209,8 @@ def _question(context: str, record: _Value, labelled: bool, oddities: _Oddities)
     if record.get("answers") is None and (impossible or not labelled):
         return Question(name, question, context, () if impossible else None)
     answers = tuple(_answers(context, record["answers"], oddities))
-    # of lines of JSON, as `datasets` writes SQuAD 2.0, none has is_impossible; a file's own path tells them apart
-    if impossible is None and not answers and record.path:
+    # lines as `datasets` writes them of SQuAD 2.0 have no is_impossible, and no path inside their JSON
+    if labelled and impossible is None and not answers and record.path:
         oddities.note(_SILENT, str(record))
     if impossible is not None and impossible != (not answers):
         oddities.note(_AT_ODDS, str(record))

@@ -52,7 +52,7 @@ def recognise_scheme(sentences: Sequence[Sequence[str]]) -> Scheme:
 
 
 def stray_tags(tags: Collection[str]) -> set[str]:
-    """Tags that lack a prefix or a type in a file of entities, such as PER or B beside B-PER: plain nor any scheme."""
+    """Tags that lack a prefix or a type in a file of entities, such as PER or B beside B-PER."""
     if OUTSIDE in tags and any(tag.startswith(("B-", "I-")) for tag in tags):
         return {tag for tag in set(tags) - {OUTSIDE} if len(tag) == 1 or not _PREFIXED.fullmatch(tag)}
     return set()

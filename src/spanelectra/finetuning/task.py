@@ -109,7 +109,7 @@ class Task(ABC):
         """
 
     def notes(self) -> list[str]:
-        """How the files that were read were understood, for whoever runs the task to say: no warnings."""
+        """How files were understood and what a score means, for whoever runs the task to say: no warnings."""
         return []
 
     @abstractmethod
@@ -166,7 +166,7 @@ class Task(ABC):
 
     @abstractmethod
     def baseline(self, train: Sequence[Any], examples: Sequence[Any]) -> Baseline:
-        """The commonest answer of ``train``, scored on ``examples``."""
+        """What somebody answers who knows ``train`` and reads no input closely, scored on ``examples``."""
 
     @abstractmethod
     def collapse(self, predictions: Sequence[Prediction]) -> str | None:

@@ -29,7 +29,7 @@ class Split:
     Attributes:
         examples: as the task reads them.
         features: without labels, for prediction.
-        baseline: the commonest answer of training, scored on the examples.
+        baseline: see :meth:`Task.baseline`, with what was trained on.
         words_alone: what the words alone tell, scored likewise; ``None`` where they tell nothing.
     """
 

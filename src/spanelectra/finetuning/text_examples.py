@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,7 +120,7 @@ def _columns(
             count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
             raise UserError(
                 f"{table.path}: no column is left for the label; choose one with --label_column. (It has {count}; tsv "
-                "separates them by tabs, csv by commas. Texts without labels: evaluate --labelled false --out_dir DIR.)"
+                "separates them by tabs, csv by commas.)"
             )
         if labelled or (not table.named and columns[-1] in free):
             label = free[-1]
@@ -176,8 +177,8 @@ def _label(value: Any, where: str, regression: bool, labelled: bool) -> str | fl
             number = math.nan
         if math.isfinite(number):
             return number
-        hint = " (of decimals before a point)" if "," in name else ""
-        problem = f"'{name}' is not a number{hint}, which --regression needs" if name else "the label is missing"
+        hint = " (write decimals with a point)" if re.fullmatch(r"[-+]?\d+,\d+", name) else ""
+        problem = f"'{name}' is not a number, which --regression needs{hint}" if name else "the label is missing"
     elif name and name.lower() != "nan":
         return name
     else:

@@ -77,15 +77,16 @@ def fine_tuning_findings(record: RunRecord) -> list[Finding]:
                     "of this task than they would.",
                 )
             )
-    variance = scores_of(record, "dev").get("r2")
-    if variance and summarise(_trained(variance))["mean"] < 0:
-        found.append(
-            Finding(
-                "attention", "Its numbers are further from dev's labels than their mean is: only their order is of use."
+        variance = scores_of(record, "dev").get("r2")
+        if better and variance and summarise(_trained(variance))["mean"] < 0:
+            found.append(
+                Finding(
+                    "attention",
+                    "Its numbers are further from dev's labels than the labels' mean is: so they are of no use.",
+                )
             )
-        )
-    remarks = [str(remark) for remark in listed(record.metrics.get("remarks"))]
-    return [*found, *(Finding("attention", sentence) for sentence in [*remarks, *record.problems])]
+    found += [Finding("note", str(remark)) for remark in listed(record.metrics.get("remarks"))]
+    return [*found, *(Finding("attention", sentence) for sentence in record.problems)]
 
 
 def _trained(scores: list[tuple[dict[str, Any], float]]) -> list[float]:
