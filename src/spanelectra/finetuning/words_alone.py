@@ -51,7 +51,8 @@ def words_alone(task: Task, train: Sequence[Any], examples: Sequence[Any]) -> Ba
     predictions = _classify(train, examples)
     if predictions is None:
         return None
-    return Baseline("a linear classifier on the words", task.score(examples, predictions))
+    kind = "regression" if task.settings.regression else "classifier"
+    return Baseline(f"a linear {kind} on the words", task.score(examples, predictions))
 
 
 def _classify(train: Sequence[Example], examples: Sequence[Example]) -> list[Prediction] | None:
