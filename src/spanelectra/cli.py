@@ -141,15 +141,19 @@ def _explain(message: str, parser: Any) -> str:
             hint = did_you_mean(f"--{name}" if name != word else word.rstrip(".,:"), flags) or "".join(bare)
             return f"{text.rstrip('.')}.{hint}"
     if text.startswith(_MISSING):
-        positional = {action.dest for action in parser._actions if not action.option_strings}
-        names = text.removeprefix(_MISSING).split(", ")
-        given = [name.upper() if name in positional else f"--{name}" for name in names]
-        listed = " and ".join([", ".join(given[:-1]), given[-1]] if given[1:] else given)
-        return f"{listed} {'is' if len(given) == 1 else 'are'} missing; see {parser.prog} --help."
+        return _missing(text.removeprefix(_MISSING).split(", "), parser)
     is_of_text = parser.prog.endswith((" prepare", " vocab"))
     if is_of_text and "unrecognized arguments" in text and any(_exists(word) for word in text.split()[-3:]):
         return f"{text.rstrip('.')}. If you gave a pattern such as TEXT/*.txt, quote it, for the shell takes it apart."
     return text
+
+
+def _missing(names: list[str], parser: Any) -> str:
+    """Which arguments are missing, as they are typed."""
+    positional = {action.dest for action in parser._actions if not action.option_strings}
+    typed = [name.upper() if name in positional else f"--{name}" for name in names]
+    listed = " and ".join([", ".join(typed[:-1]), typed[-1]] if typed[1:] else typed)
+    return f"{listed} {'is' if len(typed) == 1 else 'are'} missing; see {parser.prog} --help."
 
 
 def _kinds(command: str) -> dict[str, Any]:

@@ -135,7 +135,7 @@ def quickstart(
     try:
         metrics = pretrain(settings)
     except RunStopped:
-        say(console, "that is the run alone, without export and picture; quickstart --overwrite begins anew")
+        say(console, "to go on so makes the run alone, without export and picture; quickstart --overwrite begins anew")
         raise
     console.rule("5. export")
     export(paths["run"], paths["export"], overwrite=True, quiet=quiet)

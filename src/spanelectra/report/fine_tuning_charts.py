@@ -82,7 +82,7 @@ def fine_tuning_findings(record: RunRecord) -> list[Finding]:
             found.append(
                 Finding(
                     "attention",
-                    "Its numbers are further from dev's labels than the labels' mean is: so they are of no use.",
+                    "Its numbers are further from dev's labels than the labels' mean is, and of no use as they are.",
                 )
             )
     found += [Finding("note", str(remark)) for remark in listed(record.metrics.get("remarks"))]
