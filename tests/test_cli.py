@@ -83,7 +83,7 @@ def test_every_command_explains_its_options(command: str, capsys: pytest.Capture
         (["finetune", "--num_train_epochs", "3"], "Did you mean '--epochs'?"),
         (["pretrain", "--output_dir", "x"], "Did you mean '--out_dir'?"),
         (["prepare", "--data", "{tmp}", "{tmp}", "--tokenizer", "x", "--out_dir", "y"], "quote it, for the shell"),
-        (["evaluate", "--model", "FT", "--data", "x", "--labelled", "false"], "model 'FT' does not exist"),
+        (["evaluate", "--model", "FT", "--data", "x"], "model 'FT' does not exist"),
         (["export", "--model", "RUN", "--out_dir", "X"], "RUN is given without a flag"),
         (
             ["pretrain", "--data", "x", "--out_dir", "y", "--generator", "g"],
@@ -181,10 +181,10 @@ def test_a_probe_of_some_tasks(flags: list[str], only: list[str] | None, monkeyp
     assert calls[0]["only"] == only and calls[0]["fine_tune"] is False and calls[0]["epochs"] == 3.0
 
 
-def test_an_evaluation_without_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = stand_in(monkeypatch, evaluation, "evaluate")
-    assert run("evaluate", "--model", "M", "--data", "D", "--labelled", "false", "--out_dir", "O") == 0
-    assert calls[0]["labelled"] is False and calls[0]["out_dir"] == "O" and calls[0]["rows"] == 512
+    assert run("evaluate", "--model", "M", "--data", "D", "--overwrite", "false", "--out_dir", "O") == 0
+    assert calls[0]["overwrite"] is False and calls[0]["out_dir"] == "O" and calls[0]["rows"] == 512
 
 
 @pytest.mark.parametrize("code", [130, 143])

@@ -13,11 +13,8 @@ import pytest
 from small_runs import small_run
 from spanelectra.atomic_files import file_digest
 from spanelectra.errors import UserError
-from spanelectra.evaluation import FEWEST_TO_JUDGE, evaluate
+from spanelectra.evaluation import evaluate
 from spanelectra.finetuning.fine_tuning import finetune
-from spanelectra.finetuning.inference import predict_examples
-from spanelectra.finetuning.squad_files import Question
-from spanelectra.finetuning.task_directory import open_task_model
 from spanelectra.pretraining import pretrain
 from tiny_tasks import quick, save_encoder, write_task
 
@@ -52,42 +49,6 @@ def test_scores_are_those_of_the_run(kind: str, fine_tuned: Path, tmp_path: Path
         assert results["data"] == {"file": data.name, "sha256": file_digest(data)}
         assert json.loads((tmp_path / split / "metrics.json").read_text()) == results
         assert read(tmp_path / split / "predictions.jsonl") == read(run / "seed-0" / f"predictions-{split}.jsonl")
-
-
-def test_a_file_without_labels(fine_tuned: Path, tmp_path: Path) -> None:
-    labelled = fine_tuned / "classification" / "dev.tsv"
-    rows = [line.split("\t")[0] for line in labelled.read_text().splitlines()]
-    (tmp_path / "new.tsv").write_text("\n".join(rows) + "\n")
-    run, data = str(fine_tuned / "classification" / "run"), str(tmp_path / "new.tsv")
-    results = evaluate(run, data, out_dir=str(tmp_path / "out"), labelled=False, quiet=True)
-    assert results["scores"] == {}
-    expected = read(fine_tuned / "classification" / "run" / "seed-0" / "predictions-dev.jsonl")
-    for prediction in expected:
-        del prediction["label"]
-    assert read(tmp_path / "out" / "predictions.jsonl") == expected
-    with pytest.raises(UserError, match="without labels there are predictions only: pass --out_dir"):
-        evaluate(run, data, labelled=False, quiet=True)
-    with pytest.raises(UserError, match="label"):
-        evaluate(run, data, quiet=True)
-
-
-def test_questions_without_answers_get_them_from_a_file_or_in_python(fine_tuned: Path, tmp_path: Path) -> None:
-    run = fine_tuned / "qa" / "run"
-    expected = read(run / "seed-0" / "predictions-dev.jsonl")
-    articles = json.loads((fine_tuned / "qa" / "dev.json").read_text())["data"]
-    questions = [
-        Question(record["id"], record["question"], paragraph["context"], None)
-        for paragraph in articles[0]["paragraphs"]
-        for record in paragraph["qas"]
-    ]
-    lines = [{"id": q.id, "question": q.question, "context": q.context} for q in questions]
-    (tmp_path / "new.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    evaluate(str(run), str(tmp_path / "new.jsonl"), out_dir=str(tmp_path / "out"), labelled=False, quiet=True)
-    found = read(tmp_path / "out" / "predictions.jsonl")
-    assert [entry["predicted"] for entry in found] == [entry["predicted"] for entry in expected]
-    assert not any("answers" in entry for entry in found)
-    model, tokenizer, task = open_task_model(run)
-    assert predict_examples(model, tokenizer, task, questions) == found
 
 
 def test_it_says_scores_remarks_and_collapse(
@@ -126,9 +87,6 @@ def test_columns_of_another_file_and_the_training_file(
         evaluate(str(fine_tuned / "qa" / "run"), str(fine_tuned / "qa" / "dev.json"), label_column="1", quiet=True)
     with pytest.raises(UserError, match="trained on single texts, not on pairs"):
         evaluate(str(run), str(tmp_path / "swapped.tsv"), text_pair_column="1", quiet=True)
-    with pytest.raises(UserError, match="label_column is for a file with labels"):
-        out = str(tmp_path / "predicted")
-        evaluate(str(run), str(tmp_path / "swapped.tsv"), label_column="1", labelled=False, out_dir=out, quiet=True)
     with pytest.raises(UserError, match=f"seed-0 holds no model; it is a part of the fine-tuning run {run}: give"):
         evaluate(str(run / "seed-0"), str(tmp_path / "swapped.tsv"), label_column="1", quiet=True)
     with pytest.raises(UserError, match="header is for a fine-tuned model"):
@@ -146,36 +104,23 @@ def test_a_closed_pipe_loses_no_results(fine_tuned: Path, tmp_path: Path) -> Non
     assert json.loads((tmp_path / "out" / "metrics.json").read_text())["examples"] == 40
 
 
-def test_a_few_texts_without_labels_may_all_be_of_one_class(
-    fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    for count in (FEWEST_TO_JUDGE - 1, FEWEST_TO_JUDGE):
-        (tmp_path / "new.tsv").write_text("the mill\n" * count)
-        options = {"out_dir": str(tmp_path / str(count)), "labelled": False}
-        results = evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "new.tsv"), **options)
-        assert results["collapsed"] is not None
-        assert ("gives one answer to everything" in capsys.readouterr().err) == (count == FEWEST_TO_JUDGE)
-
-
 def test_a_label_that_the_model_does_not_know(fine_tuned: Path, tmp_path: Path) -> None:
     (tmp_path / "new.tsv").write_text("sentence\tlabel\nfine\tgood\nold\tneutral\n")
     with pytest.raises(UserError, match=r"new\.tsv:3: the label 'neutral' is not among those"):
         evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "new.tsv"), quiet=True)
 
 
-def test_a_file_without_labels_gets_the_flag_for_it(fine_tuned: Path, tmp_path: Path) -> None:
+def test_a_file_without_labels_gets_the_command_for_it(fine_tuned: Path, tmp_path: Path) -> None:
     (tmp_path / "new.conll").write_text("Ida\nlives\n")
-    with pytest.raises(
-        UserError, match=r"so there are no labels\. For predictions alone pass --labelled false and --out"
-    ):
+    with pytest.raises(UserError, match=r"so there are no labels\. Without labels: `spanelectra predict`\."):
         evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), quiet=True)
     with pytest.raises(UserError) as error:
         evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), label_column="7", quiet=True)
-    assert "--labelled" not in str(error.value)
+    assert "predict" not in str(error.value)
     (tmp_path / "new.conll").write_text("")
     with pytest.raises(UserError) as error:
         evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), quiet=True)
-    assert "--labelled" not in str(error.value)
+    assert "predict" not in str(error.value)
 
 
 def test_a_run_on_text_has_the_intrinsic_report(rows: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -190,8 +135,6 @@ def test_a_run_on_text_has_the_intrinsic_report(rows: Path, tmp_path: Path, caps
     flags = {"encoding": "latin-1", "max_seq_length": 24, "quiet": True}
     results = evaluate(str(tmp_path / "run"), str(tmp_path / "text.txt"), rows=4, **flags)
     assert (results["kind"], results["max_seq_length"]) == ("text", 24)
-    with pytest.raises(UserError, match="labelled is for a fine-tuned model"):
-        evaluate(str(tmp_path / "run"), str(rows), labelled=False, out_dir=str(tmp_path / "other"))
 
 
 def test_earlier_results_are_not_overwritten_by_chance(fine_tuned: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from tiny_tasks import save_encoder, write_task
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 # these say nothing else to a pipe
 SCORES_ALONE = {"evaluate"}
+# what these are for: a picture, answers
+SHOWN_ALWAYS = {"quickstart", "predict"}
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +53,7 @@ def arguments(command: str, out: Path) -> list[str]:
         "report": f"{{run}} --out {out}.html --rows 8",
         "finetune": f"--model {{encoder}} --train {{train}} --dev {{dev}} --out_dir {out} {training}",
         "evaluate": "--model {run} --data {rows} --rows 8",
+        "predict": f"--model {out.parent}/finetune --data {{dev}}",
         "export_onnx": f"{out.parent}/export/discriminator --out_dir {out}",
         "probe": "--model {encoder} --tasks {tasks} --train_examples 32 --fine_tune false",
     }[command].split()
@@ -84,8 +87,9 @@ def test_a_pipe_gets_plain_lines_and_quiet_is_quiet(
 ) -> None:
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE"):
         monkeypatch.delenv(name, raising=False)
-    if command == "export_onnx":
-        call("export", places, tmp_path / "export")
+    before = {"export_onnx": "export", "predict": "finetune"}.get(command)
+    if before is not None:
+        call(before, places, tmp_path / before)
     capfd.readouterr()
     call(command, places, tmp_path / "loud")
     loud = capfd.readouterr()
@@ -95,5 +99,5 @@ def test_a_pipe_gets_plain_lines_and_quiet_is_quiet(
     for number, flags in enumerate((["--quiet"], ["--log_level", "error"])):
         call(command, places, tmp_path / f"quiet{number}", *flags)
         quiet = capfd.readouterr()
-        # a quickstart's picture is what it is for; scores go into files, too
-        assert quiet.err == "" and quiet.out == (loud.out if command == "quickstart" else ""), flags
+        # scores go into files, too
+        assert quiet.err == "" and quiet.out == (loud.out if command in SHOWN_ALWAYS else ""), flags

@@ -33,6 +33,7 @@ COMMANDS = {
     "report": ("spanelectra.run_page", "one page about runs: health, curves, spans, scores"),
     "finetune": ("spanelectra.finetuning.fine_tuning", "train an encoder for a task of your own, over several seeds"),
     "evaluate": ("spanelectra.evaluation", "score a fine-tuned model on a file, or a run on any text"),
+    "predict": ("spanelectra.prediction", "what a fine-tuned model says of your texts, or of a file"),
     "export_onnx": ("spanelectra.onnx_export", "write an exported or fine-tuned model as ONNX"),
     "probe": ("spanelectra.finetuning.probing", "minutes: what an encoder is good for, on a folder of tasks"),
 }
@@ -48,6 +49,7 @@ POSITIONAL: dict[str, tuple[str, str | None, str]] = {
     "export": ("run", None, "directory of a `spanelectra pretrain` run, or a model saved there"),
     "export_onnx": ("model", None, "directory of an exported or fine-tuned model"),
     "inspect": ("text", "?", "the sentence; one of our own if left out"),
+    "predict": ("texts", "*", "texts, or questions; without any, and without --data, a text a line of standard input"),
     "report": ("runs", "+", "directories of runs, of pre-training or fine-tuning"),
 }
 # Hugging Face's names of settings -> ours, for those who try them.

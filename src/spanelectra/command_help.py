@@ -26,7 +26,9 @@ class HelpInWords(DefaultHelpFormatter):
     """The parser's formatter; what it says of an option's type and default is said in words."""
 
     def _expand_help(self, action: Action) -> str:
-        return plain_text(_DETAILS.sub(_in_words, super()._expand_help(action)))
+        # argparse calls what may be left out required, where it may also be given often
+        in_words = "" if action.nargs == "*" and not action.option_strings else _in_words
+        return plain_text(_DETAILS.sub(in_words, super()._expand_help(action)))
 
     def _format_action_invocation(self, action: Action) -> str:
         # the parser's second name of a list, by which something is added to it

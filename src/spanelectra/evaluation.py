@@ -9,9 +9,7 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from spanelectra.atomic_files import file_digest, write_directory, write_json
 from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
@@ -20,23 +18,20 @@ from spanelectra.data.output_directory import check_output_directory
 from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
-from spanelectra.finetuning.fine_tuning_args import READ_BY
-from spanelectra.finetuning.inference import predict_examples
-from spanelectra.finetuning.task import Task, is_label
-from spanelectra.finetuning.task_directory import holds_task_model, open_task_model, write_predictions
+from spanelectra.finetuning.fine_tuned_model import FineTunedModel
+from spanelectra.finetuning.task import Prediction, Task, is_label
+from spanelectra.finetuning.task_directory import holds_task_model, write_predictions
 from spanelectra.intrinsic_report import intrinsic_report
 from spanelectra.intrinsic_tables import print_intrinsic_report
+from spanelectra.prediction import predict_with_bar, read_differently
 
 PREDICTIONS_NAME = "predictions.jsonl"
-# Texts without labels from which on one answer to all of them is suspicious.
-FEWEST_TO_JUDGE = 20
 
 
 def evaluate(
     model: str,
     data: str,
     out_dir: str | None = None,
-    labelled: bool = True,
     rows: int = 512,
     seed: int = 0,
     text_column: str | None = None,
@@ -55,7 +50,6 @@ def evaluate(
         data: for a fine-tuned model a file like its training file; for a run text, as `spanelectra prepare` takes it,
             or a directory of prepared rows.
         out_dir: directory for metrics.json, and for predictions.jsonl of a fine-tuned model.
-        labelled: of a fine-tuned model: whether the file has labels; without them there are predictions only.
         rows: of text: rows that are masked and judged.
         seed: of text: of the masks.
         text_column: of text: column of records, by default text; of a file for a fine-tuned model: its column of the
@@ -89,15 +83,14 @@ def evaluate(
             f"model '{model}' does not exist; give what `spanelectra finetune` or `spanelectra pretrain` wrote."
             f"{did_you_mean_path(place)}"
         )
-    _check_flags(model, is_fine_tuned, of_text, of_file, labelled, out_dir)
+    _check_flags(model, is_fine_tuned, of_text, of_file)
     predictions = None
     if is_fine_tuned:
         of_file |= {"text_column": text_column, "encoding": encoding}
-        results, predictions = _evaluate_task(model, data, labelled, of_file, console)
+        results, predictions = _evaluate_task(model, data, of_file, console)
         for remark in results["remarks"]:
             warn(console, remark)
-        # a few texts may well be all of one class
-        if results["collapsed"] and (labelled or results["examples"] >= FEWEST_TO_JUDGE):
+        if results["collapsed"]:
             sound_alarm(console, f"the model gives one answer to everything: {results['collapsed']}.")
     else:
         of_text["text_column"] = text_column or "text"
@@ -116,29 +109,14 @@ def evaluate(
     return results
 
 
-def _check_flags(
-    model: str,
-    is_fine_tuned: bool,
-    of_text: dict[str, Any],
-    of_file: dict[str, Any],
-    labelled: bool,
-    out_dir: str | None,
-) -> None:
-    """Raise :class:`UserError` for what would change nothing, or show nothing."""
+def _check_flags(model: str, is_fine_tuned: bool, of_text: dict[str, Any], of_file: dict[str, Any]) -> None:
+    """Raise :class:`UserError` for what would change nothing."""
     defaults = {name: parameter.default for name, parameter in inspect.signature(evaluate).parameters.items()}
     for name, value in (of_text if is_fine_tuned else of_file).items():
         if value != defaults[name] and is_fine_tuned:
             raise UserError(f"{name} is for a pre-trained run, and {model} is a fine-tuned model.")
         if value != defaults[name]:
             raise UserError(f"{name} is for a fine-tuned model, and {model} is none: it is evaluated on text.")
-    if not is_fine_tuned and not labelled:
-        raise UserError(
-            f"labelled is for a fine-tuned model, and {model} is none; text has no labels: leave --labelled out."
-        )
-    if not labelled and out_dir is None:
-        raise UserError("without labels there are predictions only: pass --out_dir, where they are written.")
-    if not labelled and of_file["label_column"] is not None:
-        raise UserError("label_column is for a file with labels, and labelled is false.")
 
 
 def _print_scores(results: dict[str, Any], console: Console) -> None:
@@ -162,25 +140,8 @@ def _is_trained_on(model: str, digest: str) -> bool:
     return False
 
 
-def _read_differently(task: Task, settings: dict[str, str | None]) -> None:
-    """Set how a file is read, where it is not read as in training.
-
-    Raises:
-        UserError: for a setting that the task, or this model, does not have.
-    """
-    for name, value in settings.items():
-        if value is None:
-            continue
-        readers = READ_BY.get(name, (task.kind,))
-        if task.kind not in readers:
-            raise UserError(f"{name} is for {' and '.join(readers)}; this model's task is {task.kind}.")
-        if name == "text_pair_column" and task.settings.text_pair_column is None:
-            raise UserError("text_pair_column: this model was trained on single texts, not on pairs.")
-        setattr(task.settings, name, value)
-
-
 def _read_examples(task: Task, data: str, label_column: str | None) -> list[Any]:
-    """The examples of a file with labels; an error says what to do where the file can be read without.
+    """The examples of a file; an error says what to do where it can be read without labels.
 
     Not where a column was named, which says that there are labels.
     """
@@ -194,38 +155,33 @@ def _read_examples(task: Task, data: str, label_column: str | None) -> list[Any]
             task.read(data, labelled=False)
         except UserError:
             raise error from None
-        raise UserError(f"{error} For predictions alone pass --labelled false and --out_dir DIRECTORY.") from None
+        raise UserError(f"{error} Without labels: `spanelectra predict`.") from None
     return examples
 
 
 def _evaluate_task(
-    model: str, data: str, labelled: bool, of_file: dict[str, str | None], console: Console
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    model: str, data: str, of_file: dict[str, str | None], console: Console
+) -> tuple[dict[str, Any], list[Prediction]]:
     calm_transformers()
-    stock, tokenizer, task = open_task_model(model)
-    stock.to("cuda" if torch.cuda.is_available() else "cpu")
+    fine_tuned = FineTunedModel.from_pretrained(model)
+    task = fine_tuned.task
     data = str(Path(data).expanduser())
-    _read_differently(task, of_file)
-    examples = _read_examples(task, data, of_file["label_column"]) if labelled else task.read(data, labelled=False)
+    read_differently(task, of_file)
+    examples = _read_examples(task, data, of_file["label_column"])
     digest = file_digest(Path(data))
-    if labelled and _is_trained_on(model, digest):
+    if _is_trained_on(model, digest):
         task.remark(f"{data} is the file that this model was trained on: scores tell how well it is remembered.")
     say(console, f"{task.kind}: {len(examples):,} {task.unit}")
     for note in task.notes():
         say(console, note)
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("predicting", total=None)
-        predictions = predict_examples(
-            stock, tokenizer, task, examples, lambda done, total: progress.update(bar, completed=done, total=total)
-        )
+    predictions = predict_with_bar(fine_tuned, examples, console)
     results = {
         "model": Path(model).name,
         "task": task.kind,
         "metric": task.metric,
         "examples": len(examples),
-        "scores": task.score(examples, predictions) if labelled else {},
-        "baseline": dataclasses.asdict(task.baseline(examples, examples)) if labelled else None,
+        "scores": task.score(examples, predictions),
+        "baseline": dataclasses.asdict(task.baseline(examples, examples)),
         "collapsed": task.collapse(predictions),
         "data": {"file": Path(data).name, "sha256": digest},
         "remarks": task.remarks,

@@ -117,4 +117,4 @@ def test_the_card_says_scores_and_how_to_open(kind: str, tiny: Path, tmp_path: P
     card = fine_tuned_card(task, "discriminator of mine", {"dev": {"f1": 71.236}, "test": None})
     assert "| dev | f1 | 71.24 |" in card and "| test |" not in card and "discriminator of mine" in card
     assert ('pipeline("' in card) == (kind != "qa") and ("AutoModelForQuestionAnswering" in card) == (kind == "qa")
-    assert "--labelled false" in card and ('aggregation_strategy="first"' in card) == (kind == "token")
+    assert "spanelectra predict" in card and ('aggregation_strategy="first"' in card) == (kind == "token")

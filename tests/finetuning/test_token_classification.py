@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -75,6 +76,9 @@ def test_logits_that_say_the_labels_score_100(tmp_path, tokenizers, kind, max_le
     assert (len(features) == len(examples)) == (max_length == 200)
     assert all("labels" not in feature for feature in features)
     predictions = task.predict(examples, features, logits_of(task.labels, examples, features))
+    # one logit of 1 among six of 0
+    share = round(math.e / (math.e + 6), 4)
+    assert [prediction.pop("probabilities") for prediction in predictions] == [[share] * len(e.words) for e in examples]
     assert predictions == [{"words": e.words, "predicted": e.tags, "labels": e.tags} for e in examples]
     scores = task.score(examples, predictions)
     assert list(scores) == ["f1", "precision", "recall", "accuracy", "f1_LOC", "f1_ORG", "f1_PER"]
@@ -310,7 +314,10 @@ def test_files_to_predict_on(tmp_path, tokenizers):
     features = task.features(words, tokenizers["BPE"], 16, training=False)
     logits = [np.ones((len(feature["input_ids"]), 7), np.float32) for feature in features]
     predictions = task.predict(words, features, logits)
-    assert predictions == [{"words": ["Ida", "met"], "predicted": ["O", "O"]}, {"words": ["Oslo"], "predicted": ["O"]}]
+    assert predictions == [
+        {"words": ["Ida", "met"], "predicted": ["O", "O"], "probabilities": [0.1429, 0.1429]},  # of seven labels
+        {"words": ["Oslo"], "predicted": ["O"], "probabilities": [0.1429]},
+    ]
     with pytest.raises(UserError, match="no sentence has labels"):
         task.score(words, predictions)
     # those without labels among others do not count

@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from spanelectra.errors import UserError, did_you_mean
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.tables import is_number
-from spanelectra.finetuning.task import Baseline, Feature, Logits, Prediction, TargetScale, Task
+from spanelectra.finetuning.task import RUNNING_TEXT, Baseline, Feature, Logits, Prediction, TargetScale, Task
 from spanelectra.finetuning.text_examples import Example, read_examples
 
 _FEW_EXAMPLES = 5
@@ -70,9 +70,16 @@ class Classification(Task):
             )
         return known
 
-    def notes(self) -> list[str]:
+    @property
+    def context(self) -> str | None:
+        return None if self.settings.text_pair_column is None else "the second text of every pair"
+
+    def example_of(self, text: str, context: str | None, line: int) -> Example:
+        return Example(text, context, None, RUNNING_TEXT, line)
+
+    def notes(self, *, scored: bool = True) -> list[str]:
         notes = [f"columns of {', '.join(files)}: {columns}" for columns, files in self._files_of.items()]
-        if len(self.labels) == 2:
+        if scored and len(self.labels) == 2:
             second = self.labels[1]
             notes.append(f"f1 is that of '{second}', the second of the two classes; macro_f1 is the mean of both")
         return notes
@@ -170,7 +177,7 @@ class Classification(Task):
         if cut:
             self.remark(
                 f"{cut:,} of {len(examples):,} texts of {examples[0].path} are longer than {max_length} tokens and are "
-                f"cut (the longest has {max(lengths):,}); --max_length sets how many are read."
+                f"cut (the longest has {max(lengths):,}); `finetune --max_length` sets how many are read."
             )
         return features
 

@@ -31,12 +31,16 @@ class Sentence:
         tags: one a word; ``None`` where they are not known.
         lines: each word's line in the file, from 1.
         path: the file.
+        text: the running text that the words were cut out of; ``None`` for those of a column file.
+        starts: each word's first character there.
     """
 
     words: list[str]
     tags: list[str] | None
     lines: list[int]
     path: str
+    text: str | None = None
+    starts: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

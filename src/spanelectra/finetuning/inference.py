@@ -1,16 +1,15 @@
-"""Features -> logits, without gradients, in large batches of similar lengths; examples -> predictions."""
+"""Features -> logits, without gradients, in large batches of similar lengths."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from transformers import BatchEncoding, PreTrainedModel, PreTrainedTokenizerBase
 
-from spanelectra.finetuning.task import Feature, Logits, Prediction, Task
+from spanelectra.finetuning.task import Feature, Logits
 
 
 def model_inputs(model: PreTrainedModel) -> set[str]:
@@ -88,23 +87,3 @@ def predict_logits(
             on_progress(done, len(features))
     # every feature was in a batch
     return [result for result in results if result is not None]
-
-
-def predict_examples(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    task: Task,
-    examples: Sequence[Any],
-    on_progress: Callable[[int, int], None] | None = None,
-) -> list[Prediction]:
-    """What a fine-tuned model says of examples, in their order: windows, answers and thresholds as in its training.
-
-    Args:
-        model, tokenizer, task: as :func:`~spanelectra.finetuning.task_directory.open_task_model` gives them.
-        examples: the task's own; labels and answers may be ``None``.
-        on_progress: see :func:`predict_logits`.
-    """
-    assert task.settings.max_length is not None
-    features = task.features(examples, tokenizer, task.settings.max_length, training=False)
-    logits = predict_logits(model, tokenizer, features, task.settings.eval_batch_size, on_progress=on_progress)
-    return task.predict(examples, features, logits)

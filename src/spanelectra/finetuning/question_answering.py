@@ -50,6 +50,16 @@ class QuestionAnswering(Task):
         self.remark(*remarks)
         return questions
 
+    @property
+    def context(self) -> str:
+        """See :attr:`Task.context`."""
+        return "the text that holds the answer"
+
+    def example_of(self, text: str, context: str | None, line: int) -> Question:
+        """A question; its id is its number."""
+        assert context is not None
+        return Question(str(line), text, context, None)
+
     def fit(self, train: Sequence[Question]) -> None:
         """Look whether there are questions without an answer; if so, abstain where that scores best."""
         self.null_threshold = 0.0 if any(question.is_unanswerable for question in train) else None

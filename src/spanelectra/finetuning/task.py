@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import DataCollatorWithPadding, PreTrainedTokenizerBase
 
+from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 
 # What the model reads: `input_ids`, `attention_mask` and where the tokenizer gives them `token_type_ids`, lists of the
@@ -24,6 +25,8 @@ Feature: TypeAlias = dict[str, Any]
 # A JSON object that says what was predicted for one example.
 Prediction: TypeAlias = dict[str, Any]
 Logits: TypeAlias = NDArray[np.float32]
+# Where examples come from that no file holds.
+RUNNING_TEXT = "what was given"
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,43 @@ class Task(ABC):
             UserError: naming file, line and field.
         """
 
-    def notes(self) -> list[str]:
-        """How files were understood and what a score means, for whoever runs the task to say: no warnings."""
+    def examples_of(self, texts: Sequence[str], contexts: Sequence[str] | None) -> list[Any]:
+        """Make examples of running text, without labels.
+
+        Args:
+            texts: texts, or questions.
+            contexts: as many: the second text of each pair, or what holds each answer.
+
+        Raises:
+            UserError: there are none and there must be, the reverse, or not as many as texts.
+        """
+        if isinstance(texts, str) or isinstance(contexts, str):
+            raise UserError("texts and contexts are lists, of one text each at least; a text alone is ['…'].")
+        if (contexts is not None) != (self.context is not None):
+            wanted = f"{self.context} as well: give it as context" if self.context else "no context: leave it out"
+            raise UserError(f"this model's task ({self.kind}) needs {wanted}.")
+        if contexts is not None and len(contexts) != len(texts):
+            raise UserError(f"{len(texts):,} texts and {len(contexts):,} contexts; there must be one for each.")
+        pairs = zip(texts, [None] * len(texts) if contexts is None else contexts, strict=True)
+        return [self.example_of(text, context, line) for line, (text, context) in enumerate(pairs, start=1)]
+
+    @property
+    def context(self) -> str | None:
+        """What an example has beside its text, in words."""
+        return None
+
+    @abstractmethod
+    def example_of(self, text: str, context: str | None, line: int) -> Any:
+        """The example that is made of a running text, without a label.
+
+        Args:
+            context: where the task has one, it is given.
+            line: the text's number, from 1.
+        """
+
+    def notes(self, *, scored: bool = True) -> list[str]:
+        """How files were understood and, if there is one, what a score means, for whoever runs the task to say."""
+        del scored
         return []
 
     @abstractmethod

@@ -126,6 +126,6 @@ def fine_tuned_card(task: Task, source: str, results: dict[str, Any]) -> str:
         # of a word only the first token has learned to speak
         words = ', aggregation_strategy="first"' if task.kind == "token" else ""
         code = ["from transformers import pipeline", "", f'pipeline("{tag}", "DIRECTORY"{words})']
-    answers = "spanelectra evaluate --model DIRECTORY --data FILE --labelled false --out_dir OUT"
+    answers = "spanelectra predict --model DIRECTORY --data FILE > answers.jsonl"
     lines += ["", "```python", *code, "```", "", "Answers for a whole file:", "", "```bash", answers, "```", ""]
     return "\n".join(lines)

@@ -8,6 +8,8 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+from scipy.special import softmax
 from seqeval.metrics import classification_report
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
@@ -15,8 +17,9 @@ from transformers import DataCollatorForTokenClassification, PreTrainedTokenizer
 from spanelectra.errors import UserError, did_you_mean
 from spanelectra.finetuning.conll_files import Sentence, read_conll
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
+from spanelectra.finetuning.running_text import cut_into_words, find_entities
 from spanelectra.finetuning.tag_schemes import OUTSIDE, misplaced_tags, recognise_scheme, stray_tags, to_iob2
-from spanelectra.finetuning.task import Baseline, Feature, Logits, Prediction, Task
+from spanelectra.finetuning.task import RUNNING_TEXT, Baseline, Feature, Logits, Prediction, Task
 from spanelectra.finetuning.word_windows import NO_WORD, word_windows
 from spanelectra.losses import IGNORE_INDEX
 
@@ -85,6 +88,11 @@ class TokenClassification(Task):
                 f"them (the first in line {sentence.lines[place]}); they are read as conlleval reads them."
             )
         return converted
+
+    def example_of(self, text: str, context: str | None, line: int) -> Sentence:
+        """Cut by :func:`~spanelectra.finetuning.running_text.cut_into_words`."""
+        words, starts = cut_into_words(text)
+        return Sentence(words, None, [line] * len(words), RUNNING_TEXT, text, starts)
 
     def fit(self, train: Sequence[Sentence]) -> None:
         counts, path = _labels_of(train), train[0].path
@@ -185,15 +193,28 @@ class TokenClassification(Task):
     def predict(
         self, examples: Sequence[Sentence], features: Sequence[Feature], logits: Sequence[Logits]
     ) -> list[Prediction]:
+        """See :meth:`Task.predict`.
+
+        A prediction has ``words``, ``predicted`` (each word's tag), ``probabilities`` (of that tag; 0 for a word that
+        is nothing to the tokenizer) and, where they are known, ``labels``. That of a running text begins with ``text``
+        and, unless labels are classes of words, has ``entities``: their type, text, first character and the one after
+        the last, and the least probability of their words.
+        """
         predicted = [[self._default_label] * len(example.words) for example in examples]
+        probabilities = [[0.0] * len(example.words) for example in examples]
         for feature, scores in zip(features, logits, strict=True):
-            tags = predicted[feature["example"]]
-            for word, label in zip(feature["words"], scores.argmax(axis=-1).tolist(), strict=True):
+            shares = softmax(scores.astype(np.float64), axis=-1)
+            best = zip(feature["words"], shares.argmax(axis=-1).tolist(), shares.max(axis=-1).tolist(), strict=True)
+            for word, label, share in best:
                 if word != NO_WORD:
-                    tags[word] = self.labels[label]
+                    predicted[feature["example"]][word] = self.labels[label]
+                    probabilities[feature["example"]][word] = round(share, 4)
         predictions: list[Prediction] = []
-        for example, tags in zip(examples, predicted, strict=True):
-            prediction = {"words": example.words, "predicted": tags}
+        for example, tags, sure in zip(examples, predicted, probabilities, strict=True):
+            prediction: Prediction = {} if example.text is None else {"text": example.text}
+            if example.text is not None and self.scheme != "plain":
+                prediction["entities"] = _entities_of(example, tags, sure)
+            prediction |= {"words": example.words, "predicted": tags, "probabilities": sure}
             predictions.append(prediction if example.tags is None else prediction | {"labels": example.tags})
         return predictions
 
@@ -257,6 +278,18 @@ class TokenClassification(Task):
         self.scheme = scheme
         if scheme == "plain" and self.metric == "f1":
             self.metric = "accuracy"
+
+
+def _entities_of(sentence: Sentence, tags: list[str], probabilities: list[float]) -> list[dict[str, Any]]:
+    """Entities of a running text, as :meth:`TokenClassification.predict` says."""
+    assert sentence.text is not None
+    entities = []
+    for entity in find_entities(tags):
+        first, last = entity.first_word, entity.last_word
+        start, end = sentence.starts[first], sentence.starts[last] + len(sentence.words[last])
+        place = {"type": entity.type, "text": sentence.text[start:end], "start": start, "end": end}
+        entities.append(place | {"probability": min(probabilities[first : last + 1])})
+    return entities
 
 
 def _labels_of(sentences: Sequence[Sentence]) -> Counter[str]:
