@@ -247,7 +247,7 @@ def test_a_long_text_is_cut_with_a_notice(inspected: InspectedModel) -> None:
 
 
 def test_a_span_at_the_end_is_unlike_training(inspected: InspectedModel) -> None:
-    assert look(inspected, TEXT, [3]).notices == ()
+    assert not any("touches" in notice for notice in look(inspected, TEXT, [3]).notices)
     for word in (0, len(look(inspected, TEXT, []).words) - 1):
         assert any("touches the text's end" in notice for notice in look(inspected, TEXT, [word]).notices)
 
@@ -286,3 +286,11 @@ def test_what_cannot_be_shown(
 def test_an_empty_text(inspected: InspectedModel) -> None:
     with pytest.raises(UserError, match="empty"):
         look(inspected, "", [])
+
+
+def test_tokens_that_are_parts_of_characters_are_explained(inspected: InspectedModel) -> None:
+    picture = look(inspected, "a \u0141 stands here", [])
+    assert any(notice.startswith("a token such as \\xc5 is a part of a character") for notice in picture.notices)
+    assert "".join(token.text for token in picture.tokens[1:5]).startswith("a \\xc5\\x81")
+    assert picture.pieces == (("a \u0141 stands here", False),) and picture.words[1].text == " \u0141"
+    assert look(inspected, "a mill stands here", []).notices == ()

@@ -41,8 +41,9 @@ def run_and_export(
 
 def test_an_export_with_its_checkpoint_shows_all_that_the_run_shows(run_and_export: tuple[Path, Path]) -> None:
     run, exported = run_and_export
-    expected = look(open_for_inspection(run), TEXT)
-    assert expected.heads == ("ato", "sbpo") and expected.notices == ()
+    inspected = open_for_inspection(run)
+    expected = look(inspected, TEXT)
+    assert expected.heads == ("ato", "sbpo") and inspected.notices == ()
     for directory in (exported, exported / "checkpoint", run / "model"):
         assert look(open_for_inspection(directory), TEXT) == expected
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tokenizers import Tokenizer, decoders, models
+from transformers import PreTrainedTokenizerFast
 
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError
@@ -18,7 +20,7 @@ def test_what_a_token_reads_is_typed_back(kind: str, request: pytest.FixtureRequ
     typed = 0
     for token_id in tokenizer.get_vocab().values():
         text = texts(token_id)
-        if token_id in tokenizer.all_special_ids or "\ufffd" in text or not text.strip():
+        if token_id in tokenizer.all_special_ids or texts.is_part(token_id) or not text.strip():
             continue
         assert texts(texts.token_id(text, in_place_of=text)) == text
         typed += 1
@@ -45,6 +47,26 @@ def test_a_new_word_begins_where_one_began(rows: Path) -> None:
 def test_what_is_no_token(typed: str, message: str, rows: Path) -> None:
     with pytest.raises(UserError, match=message):
         TokenTexts(load_tokenizer(rows / "tokenizer")).token_id(typed, in_place_of=" a")
+
+
+def test_a_part_of_a_character_is_spelled(rows: Path, other_rows: Path) -> None:
+    tokenizer = load_tokenizer(rows / "tokenizer")
+    texts = TokenTexts(tokenizer)
+    ids = tokenizer("a \u0141\u6771", add_special_tokens=False)["input_ids"]
+    parts = [texts(token_id) for token_id in ids if texts.is_part(token_id)]
+    assert "".join(parts).strip() == "\\xc5\\x81\\xe6\\x9d\\xb1" and texts(*ids) == "a \u0141\u6771"
+    assert not any(texts.is_part(token_id) for token_id in ids[:1] + tokenizer.all_special_ids)
+    # a whole character that looks like none
+    assert texts(*tokenizer("\ufffd", add_special_tokens=False)["input_ids"]) == "\ufffd"
+    wordpieces = load_tokenizer(other_rows / "tokenizer")
+    assert not any(TokenTexts(wordpieces).is_part(token_id) for token_id in wordpieces.get_vocab().values())
+
+
+def test_tokens_of_single_bytes_have_their_names() -> None:
+    backend = Tokenizer(models.BPE({"a": 0, "<0xC5>": 1, "<unk>": 2}, [], unk_token="<unk>", byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    texts = TokenTexts(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>"))
+    assert texts(1) == "<0xC5>" and texts.is_part(1) and not texts.is_part(0)
 
 
 def test_everything_shown_can_be_seen() -> None:

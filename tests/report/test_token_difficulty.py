@@ -14,6 +14,7 @@ import yaml
 from report_runs import copy_run
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
+from spanelectra.inspection.token_texts import TokenTexts
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining
 from spanelectra.report.run_record import read_runs
@@ -62,8 +63,8 @@ def test_every_token_is_scored_as_a_slow_count_scores_it(joint: Path) -> None:
         assert [(-score.loss, score.count) for score in scores] == [(pytest.approx(x, rel=1e-4), n) for x, n in means]
         wrong = sum(sum(flag for _, flag in hits) for hits in expected.values())
         assert sum(round(score.share * score.count) for score in scores) == wrong
-        texts = {tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in expected}
-        assert {score.token for score in scores if "Ġ" not in score.token} <= texts
+        texts = TokenTexts(tokenizer)
+        assert {score.token for score in scores} <= {texts(token) for token in expected}
 
 
 def test_the_lists_are_short_and_hardest_first(joint: Path) -> None:

@@ -101,7 +101,7 @@ def word_start_table(tokenizer: Any) -> WordStartTable:
     endings = np.full(size, CONTINUES, np.uint8)
     blank_lengths = np.zeros(size, np.uint8)
     if '"ByteLevel"' in pipeline:
-        byte_of = _byte_of_character()
+        byte_of = byte_of_character()
         for token_id, token in vocabulary.items():
             is_bytes = token_id not in added and all(character in byte_of for character in token)
             content = bytes(byte_of[character] for character in token) if is_bytes else token.encode()
@@ -118,7 +118,7 @@ def word_start_table(tokenizer: Any) -> WordStartTable:
     return WordStartTable(special_ids, beginnings, endings, blank_lengths)
 
 
-def _byte_of_character() -> dict[str, int]:
+def byte_of_character() -> dict[str, int]:
     """GPT-2's printable stand-ins for bytes: printable Latin-1 stands for itself, the rest is counted up from 256."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]

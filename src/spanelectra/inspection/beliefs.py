@@ -15,6 +15,7 @@ from spanelectra.errors import UserError
 from spanelectra.inspection.opening import InspectedModel
 from spanelectra.inspection.picture import Candidate, Correction, Fill, Picture, TokenBelief, Word
 from spanelectra.inspection.sentence import Sentence, masked_batch, random_words, read_sentence
+from spanelectra.inspection.token_texts import visible
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining, SpanElectraOutput
 
 CANDIDATES = 5
@@ -67,9 +68,10 @@ def look(
     corrupted_ids = _with_chosen(generated.corrupted_ids, chosen or {}, len(inspected.tokenizer))
     # the discriminator's part of the model's own forward pass; without one, only the labels
     output = model(**{**batch, "corrupted_ids": corrupted_ids})
+    fills = _fills(inspected, batch, generated, corrupted_ids)
     return Picture(
         tokens=_token_beliefs(inspected, sentence, batch, output, chosen or {}),
-        fills=_fills(inspected, batch, generated, corrupted_ids),
+        fills=fills,
         pieces=_pieces(inspected, sentence, masked_words),
         words=tuple(
             Word(first, last, inspected.texts(*sentence.row[0, first : last + 1].tolist()))
@@ -79,7 +81,7 @@ def look(
         corrections=_corrections(inspected, batch, corrupted_ids),
         chosen=dict(chosen or {}),
         seed=seed,
-        notices=(*inspected.notices, *_notices(inspected, sentence, masked_words)),
+        notices=(*inspected.notices, *_notices(inspected, sentence, masked_words, fills)),
     )
 
 
@@ -227,7 +229,9 @@ def _corrections(inspected: InspectedModel, batch: dict[str, Tensor], corrupted_
     )
 
 
-def _notices(inspected: InspectedModel, sentence: Sentence, masked_words: Sequence[int]) -> list[str]:
+def _notices(
+    inspected: InspectedModel, sentence: Sentence, masked_words: Sequence[int], fills: Sequence[Fill]
+) -> list[str]:
     notices = []
     if sentence.cut_tokens:
         room = inspected.longest_input - 2
@@ -237,4 +241,9 @@ def _notices(inspected: InspectedModel, sentence: Sentence, masked_words: Sequen
     special = inspected.word_starts.special_ids[sentence.row[0]]
     if any(special[first - 1] or special[last + 1] for first, last in sentence.spans(masked_words)):
         notices.append("a span touches the text's end: in training a word is left on either side of every span")
+    shown = {candidate.token_id for fill in fills for candidate in (*fill.mlm, *fill.sbgo)}
+    parts = [token_id for token_id in [*sentence.row[0].tolist(), *sorted(shown)] if inspected.texts.is_part(token_id)]
+    if parts:
+        example = visible(inspected.texts(parts[0]))
+        notices.append(f"a token such as {example} is a part of a character: this vocabulary spells it in several")
     return notices

@@ -116,7 +116,8 @@ def _corrections_table(corrections: Sequence[Correction]) -> Table:
 
 
 def _in_a_row(candidates: Sequence[Candidate]) -> str:
-    return ", ".join(f"{visible(candidate.text)} {candidate.probability:.2f}" for candidate in candidates)
+    # not by commas, which are candidates
+    return " · ".join(f"{visible(candidate.text)} {candidate.probability:.2f}" for candidate in candidates)
 
 
 def _verdict_column(token: TokenBelief, heads: Sequence[str]) -> Column:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
 
+from spanelectra.data.word_starts import byte_of_character
 from spanelectra.errors import UserError
+
+_BYTES = byte_of_character()
+# what a decoder puts in the place of bytes that are no character
+_UNREADABLE = "\ufffd"
 
 
 class TokenTexts:
@@ -19,7 +25,23 @@ class TokenTexts:
         self._text_before = self._decode(self._before)
 
     def __call__(self, *token_ids: int) -> str:
+        text = self._read(token_ids)
+        return self._spelled(token_ids[0]) if len(token_ids) == 1 and _UNREADABLE in text else text
+
+    def is_part(self, token_id: int) -> bool:
+        """Whether a token holds a part of a character, whose bytes its text then spells: ``\\xc5``."""
+        text = self._read([token_id])
+        return _UNREADABLE in text and self._spelled(token_id) != text
+
+    def _read(self, token_ids: Sequence[int]) -> str:
         return self._decode([*self._before, *token_ids]).removeprefix(self._text_before)
+
+    def _spelled(self, token_id: int) -> str:
+        """A token of which not all is characters, with its other bytes written out, or its name, such as ``<0xC5>``."""
+        name = str(self._tokenizer.convert_ids_to_tokens(token_id))
+        if any(character not in _BYTES for character in name):
+            return name
+        return bytes(_BYTES[character] for character in name).decode(errors="backslashreplace")
 
     def token_id(self, typed: str, in_place_of: str) -> int:
         """The token that a person means who types a word over another token.
@@ -48,7 +70,7 @@ class TokenTexts:
         ids: dict[str, int] = {}
         special = set(self._tokenizer.all_special_ids)
         for token_id in sorted(self._tokenizer.get_vocab().values()):
-            if token_id not in special and "\ufffd" not in (text := self(token_id)):
+            if token_id not in special and _UNREADABLE not in (text := self._read([token_id])):
                 ids.setdefault(text, token_id)
         return ids
 

@@ -17,6 +17,7 @@ from spanelectra.corrupted_rows import row_batches
 from spanelectra.data.tokenization import tokenizer_fingerprint
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
+from spanelectra.inspection.token_texts import TokenTexts
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.modeling_spanelectra import SpanElectraForPreTraining, SpanElectraOutput
 from spanelectra.recipe_files import load_recipe
@@ -79,22 +80,17 @@ class _Tally:
         """Tokens of ``least`` occurrences or more, the ``most`` with the highest mean loss."""
         count, loss, wrong = self.sums
         often: NDArray[np.intp] = np.flatnonzero(count >= least)
+        texts = TokenTexts(tokenizer)
         order = often[np.argsort(-(loss[often] / count[often]), kind="stable")][:most]
         return [
             TokenScore(
-                _token_text(tokenizer, token),
+                texts(token),
                 int(count[token]),
                 float(loss[token] / count[token]),
                 float(wrong[token] / count[token]),
             )
             for token in order.tolist()
         ]
-
-
-def _token_text(tokenizer: Any, token: int) -> str:
-    """A token's text, or its name in the vocabulary where it is a piece of a character."""
-    text = tokenizer.decode([token], clean_up_tokenization_spaces=False)
-    return tokenizer.convert_ids_to_tokens(token) if "\ufffd" in text else text
 
 
 @torch.no_grad()
