@@ -112,7 +112,7 @@ def test_a_label_that_the_model_does_not_know(fine_tuned: Path, tmp_path: Path) 
 
 def test_a_file_without_labels_gets_the_command_for_it(fine_tuned: Path, tmp_path: Path) -> None:
     (tmp_path / "new.conll").write_text("Ida\nlives\n")
-    with pytest.raises(UserError, match=r"so there are no labels\. Without labels: `spanelectra predict`\."):
+    with pytest.raises(UserError, match=r"so there are no labels\. For answers alone: spanelectra predict --model"):
         evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), quiet=True)
     with pytest.raises(UserError) as error:
         evaluate(str(fine_tuned / "token" / "run"), str(tmp_path / "new.conll"), label_column="7", quiet=True)

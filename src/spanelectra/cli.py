@@ -14,6 +14,7 @@ import errno
 import importlib
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -134,16 +135,20 @@ def _explain(message: str, parser: Any) -> str:
     flags = [option for action in parser._actions for option in action.option_strings]
     for word in text.replace("=", " ").split():
         if word.startswith("--") and word.rstrip(".,:") not in flags:
-            bare = [
-                f" {action.dest.upper()} is given without a flag."
+            bare = {
+                f"--{action.dest}": f" {action.dest.upper()} is given without a flag."
                 for action in parser._actions
                 if not action.option_strings
-            ]
+            }
             name = HUGGING_FACE_NAMES.get(word.strip("-.,:"), word)
-            hint = did_you_mean(f"--{name}" if name != word else word.rstrip(".,:"), flags) or "".join(bare)
+            hint = did_you_mean(f"--{name}" if name != word else word.rstrip(".,:"), [*flags, *bare])
+            for flag, sentence in bare.items():
+                hint = sentence if not hint or f"'{flag}'" in hint else hint
             return f"{text.rstrip('.')}.{hint}"
     if text.startswith(_MISSING):
         return _missing(text.removeprefix(_MISSING).split(", "), parser)
+    if "unrecognized arguments" in text and parser.prog.endswith(" predict"):
+        return f"{text.rstrip('.')}. Give all texts side by side, with no flag between them."
     is_of_text = parser.prog.endswith((" prepare", " vocab"))
     if is_of_text and "unrecognized arguments" in text and any(_exists(word) for word in text.split()[-3:]):
         return f"{text.rstrip('.')}. If you gave a pattern such as TEXT/*.txt, quote it, for the shell takes it apart."
@@ -328,13 +333,18 @@ def main(argv: list[str] | None = None) -> int:
             else:
                 values = vars(parser.parse_args(rest))
                 values.pop("log_level")
-                _function(command)(**values)
+                # what may be given any number of times and was not is not an empty list of it
+                _function(command)(**{name: None if value == [] else value for name, value in values.items()})
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # who read has read enough; Python would try once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except OSError as error:
         return _explain_file_error(error)
     except RuntimeError as error:

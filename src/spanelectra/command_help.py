@@ -26,7 +26,7 @@ class HelpInWords(DefaultHelpFormatter):
     """The parser's formatter; what it says of an option's type and default is said in words."""
 
     def _expand_help(self, action: Action) -> str:
-        # argparse calls what may be left out required, where it may also be given often
+        # argparse says "required" of what may be given any number of times, and so left out
         in_words = "" if action.nargs == "*" and not action.option_strings else _in_words
         return plain_text(_DETAILS.sub(in_words, super()._expand_help(action)))
 

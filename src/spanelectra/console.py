@@ -1,7 +1,7 @@
 """Where people read what a command says, and how much of it.
 
-What it does goes to standard error; scores, of `finetune`, `evaluate` and `probe`, go to standard output. In a notebook
-both stand below the cell.
+What it does goes to standard error; scores (of `finetune`, `evaluate` and `probe`) and answers (of `predict`) go to
+standard output. In a notebook both stand below the cell.
 """
 
 from __future__ import annotations

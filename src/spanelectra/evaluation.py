@@ -15,15 +15,13 @@ from spanelectra.atomic_files import file_digest, write_directory, write_json
 from spanelectra.checkpointing import METRICS_NAME, MODEL_DIRECTORY
 from spanelectra.console import calm_transformers, make_console, make_results_console, say, sound_alarm, warn
 from spanelectra.data.output_directory import check_output_directory
-from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.environment import describe_environment
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuned_model import FineTunedModel
 from spanelectra.finetuning.task import Prediction, Task, is_label
-from spanelectra.finetuning.task_directory import holds_task_model, write_predictions
+from spanelectra.finetuning.task_directory import check_place, holds_task_model, write_predictions
 from spanelectra.intrinsic_report import intrinsic_report
 from spanelectra.intrinsic_tables import print_intrinsic_report
-from spanelectra.prediction import predict_with_bar, read_differently
 
 PREDICTIONS_NAME = "predictions.jsonl"
 
@@ -75,14 +73,7 @@ def evaluate(
     is_fine_tuned = holds_task_model(model)
     of_text: dict[str, Any] = {"rows": rows, "seed": seed, "max_seq_length": max_seq_length}
     of_file = {"text_pair_column": text_pair_column, "label_column": label_column, "header": header}
-    place = Path(model).expanduser().resolve()
-    if place.name.startswith("seed-") and place.is_dir() and not is_fine_tuned and holds_task_model(place.parent):
-        raise UserError(f"{model} holds no model; it is a part of the fine-tuning run {place.parent}: give that.")
-    if not place.exists():
-        raise UserError(
-            f"model '{model}' does not exist; give what `spanelectra finetune` or `spanelectra pretrain` wrote."
-            f"{did_you_mean_path(place)}"
-        )
+    check_place(model, "`spanelectra finetune` or `spanelectra pretrain`")
     _check_flags(model, is_fine_tuned, of_text, of_file)
     predictions = None
     if is_fine_tuned:
@@ -155,7 +146,7 @@ def _read_examples(task: Task, data: str, label_column: str | None) -> list[Any]
             task.read(data, labelled=False)
         except UserError:
             raise error from None
-        raise UserError(f"{error} Without labels: `spanelectra predict`.") from None
+        raise UserError(f"{error} For answers alone: spanelectra predict --model MODEL --data {data}.") from None
     return examples
 
 
@@ -166,7 +157,7 @@ def _evaluate_task(
     fine_tuned = FineTunedModel.from_pretrained(model)
     task = fine_tuned.task
     data = str(Path(data).expanduser())
-    read_differently(task, of_file)
+    fine_tuned.read_differently(of_file)
     examples = _read_examples(task, data, of_file["label_column"])
     digest = file_digest(Path(data))
     if _is_trained_on(model, digest):
@@ -174,7 +165,7 @@ def _evaluate_task(
     say(console, f"{task.kind}: {len(examples):,} {task.unit}")
     for note in task.notes():
         say(console, note)
-    predictions = predict_with_bar(fine_tuned, examples, console)
+    predictions = fine_tuned.predict_examples(examples, console)
     results = {
         "model": Path(model).name,
         "task": task.kind,

@@ -2,167 +2,162 @@
 
 from __future__ import annotations
 
-import io
+import itertools
 import json
-import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-from spanelectra.console import calm_transformers, make_console, say, sound_alarm, warn
-from spanelectra.data.text_files import read_lines
+from spanelectra.console import calm_transformers, make_console, say, warn
+from spanelectra.data.text_files import read_stream_lines
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuned_model import FineTunedModel
-from spanelectra.finetuning.fine_tuning_args import READ_BY
 from spanelectra.finetuning.task import Prediction, Task
-from spanelectra.finetuning.task_directory import write_predictions
 
-# Texts without labels from which on one answer to all of them is suspicious.
+# Different inputs from which on one answer to all of them is worth a word.
 FEWEST_TO_JUDGE = 20
-_STANDARD_INPUT = Path("/dev/stdin")
+# Lines of standard input that are read before they are answered.
+LINES_AT_ONCE = 2000
 
 
 def predict(
     model: str,
-    texts: Sequence[str] = (),
+    texts: Sequence[str] | None = None,
     data: str | None = None,
     context: str | None = None,
-    out_file: str | None = None,
     text_column: str | None = None,
     text_pair_column: str | None = None,
     header: Literal["auto", "yes", "no"] | None = None,
-    encoding: str = "utf-8",
-    overwrite: bool = False,
+    encoding: str | None = None,
     quiet: bool = False,
-) -> list[Prediction]:
-    """Say what a fine-tuned model makes of texts: those given, else a file's, else a text a line of standard input.
+) -> None:
+    """Print what a fine-tuned model says of texts: those given, else a file's, else a text a line of standard input.
 
-    Answers are JSON objects, one a line, on standard output or in a file.
+    Answers are JSON objects in UTF-8, one a line. (In Python :class:`FineTunedModel` gives them as objects.)
 
     Args:
         model: what `spanelectra finetune` wrote.
         texts: texts, or questions about a context.
         data: a file like the training file, with labels or without.
         context: of questions the text that holds the answer; of a model of pairs every pair's second text.
-        out_file: a file for the answers instead of standard output.
         text_column: the data's column of the text. This and the next two are by default as they were for the training
             file.
         text_pair_column: the data's column of the pair's second text.
         header: whether the data's first line names the columns.
-        encoding: of the data, or of standard input.
-        overwrite: replace out_file.
+        encoding: of the data, or of standard input; by default utf-8.
         quiet: say nothing beside the answers.
 
-    Returns:
-        The answers; see the ``predict`` of each task.
-
     Raises:
-        UserError: for a model, a file or texts that cannot be read, or an out_file that is there.
+        UserError: for a model, a file or texts that cannot be read.
+        BrokenPipeError: nobody reads the answers any more.
     """
     console = make_console(quiet)
-    target = None if out_file is None else _check_file(out_file, overwrite)
     of_data = {"text_column": text_column, "text_pair_column": text_pair_column, "header": header}
-    _check_source(list(texts), data, context, of_data)
+    _check_source(texts, data, context, of_data, encoding)
     calm_transformers()
     fine_tuned = FineTunedModel.from_pretrained(model)
     task = fine_tuned.task
+    collapse = _Collapse(task)
     if data is None:
-        given = list(texts) or [line.rstrip("\n") for line in read_lines(_STANDARD_INPUT, encoding=encoding)]
-        if not given:
-            raise UserError("standard input is empty; a text a line is expected.")
-        examples = task.examples_of(given, None if context is None else [context] * len(given))
+        parts = _examples_of_texts(task, texts, context, encoding or "utf-8")
     else:
-        read_differently(task, of_data | {"encoding": encoding})
+        fine_tuned.read_differently(of_data | {"encoding": encoding})
         examples = task.read(str(Path(data).expanduser()), labelled=False)
         say(console, f"{task.kind}: {len(examples):,} {task.unit}")
         for note in task.notes(scored=False):
             say(console, note)
-    predictions = predict_with_bar(fine_tuned, examples, console)
-    for remark in task.remarks:
-        warn(console, remark)
-    collapse = task.collapse(predictions)
-    # a few texts may well be all of one class
-    if collapse is not None and len(examples) >= FEWEST_TO_JUDGE:
-        sound_alarm(console, f"the model gives one answer to everything: {collapse}.")
-    if target is None:
+        parts = iter([examples])
+    for examples in parts:
+        predictions = fine_tuned.predict_examples(examples, console)
         _print_lines(predictions)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_predictions(target, predictions)
-        say(console, f"{target}: written")
-    return predictions
+        collapse.look(examples, predictions)
+        for remark in task.remarks:
+            warn(console, remark)
+        task.remarks.clear()
+    if collapse.answer is not None:
+        warn(console, f"one answer to everything: {collapse.answer}. Is that to be expected?")
 
 
-def predict_with_bar(model: FineTunedModel, examples: Sequence[Any], console: Console) -> list[Prediction]:
-    """What the model says of examples, with a bar where the console is a terminal."""
-    columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("predicting", total=None)
-        return model.predict_examples(examples, lambda done, total: progress.update(bar, completed=done, total=total))
+class _Collapse:
+    """Whether there is one answer to many different inputs."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._inputs: set[Any] = set()
+        self._answers: set[str | None] = set()
+
+    def look(self, examples: Sequence[Any], predictions: Sequence[Prediction]) -> None:
+        """Take in some more."""
+        if len(self._inputs) < FEWEST_TO_JUDGE:
+            self._inputs |= {key for example in examples if (key := self._task.input_of(example))}
+        if len(predictions) > 1:
+            self._answers.add(self._task.collapse(predictions))
+
+    @property
+    def answer(self) -> str | None:
+        """That answer in words, or ``None``."""
+        return next(iter(self._answers)) if len(self._inputs) >= FEWEST_TO_JUDGE and len(self._answers) == 1 else None
 
 
-def read_differently(task: Task, settings: dict[str, str | None]) -> None:
-    """Set how a file is read, where it is not read as in training.
+def _examples_of_texts(
+    task: Task, texts: Sequence[str] | None, context: str | None, encoding: str
+) -> Iterator[list[Any]]:
+    """The examples of given texts, or of standard input's lines as they come in."""
+    lines = iter(texts) if texts is not None else _standard_input(encoding)
+    for first in itertools.count(1, LINES_AT_ONCE):
+        part = list(itertools.islice(lines, LINES_AT_ONCE))
+        if not part:
+            if first == 1 and texts is None:
+                raise UserError("standard input is empty; a text a line is expected.")
+            return
+        yield task.examples_of(part, None if context is None else [context] * len(part), first)
 
-    Args:
-        settings: name -> value, ``None`` for that of training.
 
-    Raises:
-        UserError: for a setting that the task, or this model, does not have.
-    """
-    for name, value in settings.items():
-        if value is None:
-            continue
-        readers = READ_BY.get(name, (task.kind,))
-        if task.kind not in readers:
-            raise UserError(f"{name} is for {' and '.join(readers)}; this model's task is {task.kind}.")
-        if name == "text_pair_column" and task.settings.text_pair_column is None:
-            raise UserError("text_pair_column: this model was trained on single texts, not on pairs.")
-        setattr(task.settings, name, value)
+def _standard_input(encoding: str) -> Iterator[str]:
+    # a stream that Python put there, such as a test's, may be of text alone
+    stream = getattr(sys.stdin, "buffer", None)
+    lines = sys.stdin if stream is None else read_stream_lines(stream, "standard input", encoding=encoding)
+    return (line.rstrip("\n") for line in lines)
 
 
 def _print_lines(predictions: Sequence[Prediction]) -> None:
-    """A JSON object a line on standard output, which may be closed by who has read enough."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8")  # as JSON is, wherever one is
+    """A JSON object a line on standard output, in UTF-8 whatever the terminal's encoding."""
     try:
-        for prediction in predictions:
-            print(json.dumps(prediction, ensure_ascii=False))
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # Python would try once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        lines = [json.dumps(prediction, ensure_ascii=False, allow_nan=False) + "\n" for prediction in predictions]
+    except ValueError:
+        raise UserError("the model's answer is no number; its weights are damaged. Fine-tune again.") from None
+    stream = getattr(sys.stdout, "buffer", None)
+    if stream is None:
+        sys.stdout.writelines(lines)
+    else:
+        stream.writelines(line.encode() for line in lines)
+    sys.stdout.flush()
 
 
-def _check_source(texts: list[str], data: str | None, context: str | None, of_data: dict[str, str | None]) -> None:
+def _check_source(
+    texts: Sequence[str] | None,
+    data: str | None,
+    context: str | None,
+    of_data: dict[str, str | None],
+    encoding: str | None,
+) -> None:
     """Raise :class:`UserError` unless it is clear what is to be answered."""
-    if texts and data is not None:
+    if isinstance(texts, str):
+        raise UserError("texts is a list; a text alone is ['…'].")
+    if texts is not None and data is not None:
         raise UserError("texts are given, and data: give one of them.")
+    if texts is not None and encoding is not None:
+        raise UserError("encoding is for data and standard input; given texts have none.")
     if data is not None and context is not None:
         raise UserError("context is for given texts; data has a context, or a second text, for each of its own.")
     for name, value in of_data.items():
         if value is not None and data is None:
             raise UserError(f"{name} is for data, and there is none: texts are read as they are.")
-    for text in [*texts, *([] if context is None else [context])]:
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{text[:40]!r} holds half a character, which is no text; is the terminal UTF-8?") from None
-    if not texts and data is None and sys.stdin.isatty():
+    place = None if data is None else Path(data).expanduser()
+    if data == "-" or (place is not None and place.exists() and not place.is_file()):
+        raise UserError(f"data '{data}' is no regular file; standard input is read without --data, a text a line.")
+    if texts is None and data is None and (sys.stdin is None or sys.stdin.isatty()):
         raise UserError(
-            "there is no text: give texts in quotation marks, --data FILE, or standard input, a text a line."
+            "there is no text: give texts in quotation marks, --data FILE, or a text a line on standard input."
         )
-
-
-def _check_file(out_file: str, overwrite: bool) -> Path:
-    """Return ``out_file``, resolved, if it may be written; else raise :class:`UserError`."""
-    path = Path(out_file).expanduser().resolve()
-    if path.is_dir():
-        raise UserError(f"out_file '{out_file}' is a directory; give the name of a file in it.")
-    if path.exists() and not overwrite:
-        raise UserError(f"out_file '{out_file}' is there already; choose another, or replace it with --overwrite.")
-    return path

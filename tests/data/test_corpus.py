@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import re
 
 import pyarrow
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from spanelectra.data.corpus import CorpusStatistics, find_files, iterate_documents
 from spanelectra.data.output_directory import check_output_directory
 from spanelectra.data.records import read_dataset
-from spanelectra.data.text_files import cut_at_whitespace, read_lines
+from spanelectra.data.text_files import cut_at_whitespace, read_lines, read_stream_lines
 from spanelectra.errors import UserError
 
 THREE_PARAGRAPHS = "One\ntwo.\n\n \nThree.\n\n\nFour\n"
@@ -287,3 +288,24 @@ def test_a_mount_point_is_refused_before_anything_is_written():
         check_output_directory("/", set(), overwrite=True)
     with pytest.raises(UserError, match="holds other files"):
         check_output_directory("/", set(), overwrite=True, replaced=False)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1"])
+def test_a_stream_has_the_lines_of_a_file(encoding, tmp_path):
+    content = "caf\u00e9\r\n\r\nthe mill\rand its wheel".encode(encoding)
+    (tmp_path / "text.txt").write_bytes(content)
+    expected = list(read_lines(tmp_path / "text.txt", encoding=encoding))
+    assert list(read_stream_lines(io.BytesIO(content), "standard input", encoding=encoding)) == expected
+    assert len(expected) == 4
+
+
+def test_a_stream_is_read_as_it_comes_in():
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as stream, os.fdopen(writing, "wb", buffering=0) as source:
+        lines = read_stream_lines(stream, "standard input")
+        for line in (b"one\n", b"two\n"):
+            source.write(line)
+            assert next(lines) == line.decode()
+        source.write(b"\0\n")
+        with pytest.raises(UserError, match="standard input is not text: it holds NUL"):
+            next(lines)

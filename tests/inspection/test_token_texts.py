@@ -62,6 +62,14 @@ def test_a_part_of_a_character_is_spelled(rows: Path, other_rows: Path) -> None:
     assert not any(TokenTexts(wordpieces).is_part(token_id) for token_id in wordpieces.get_vocab().values())
 
 
+def test_a_token_of_the_sign_itself_is_no_part() -> None:
+    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1, "\ufffd": 2, "##\ufffd": 3}, unk_token="[UNK]"))
+    backend.decoder = decoders.WordPiece()
+    texts = TokenTexts(PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="[UNK]"))
+    assert [texts(token_id) for token_id in (2, 3)] == [" \ufffd", "\ufffd"]
+    assert not any(texts.is_part(token_id) for token_id in range(4))
+
+
 def test_tokens_of_single_bytes_have_their_names() -> None:
     backend = Tokenizer(models.BPE({"a": 0, "<0xC5>": 1, "<unk>": 2}, [], unk_token="<unk>", byte_fallback=True))
     backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import codecs
 import contextlib
+import functools
 import gzip
 import io
 import lzma
@@ -50,10 +51,31 @@ def read_lines(
         UserError: the file cannot be opened, is damaged, binary or not in ``encoding``; or, without a limit, a line has
             more than ``LONGEST_LINE`` characters.
     """
+    yield from _lines(_decoded(_decompressed(path), f"'{path}'", encoding, on_bytes), f"'{path}'", limit)
+
+
+def read_stream_lines(stream: BinaryIO, name: str, *, encoding: str = "utf-8") -> Iterator[str]:
+    """Yield the lines of an open stream, such as standard input, as they come in, each with its "\\n" where it has one.
+
+    Args:
+        stream: bytes.
+        name: what errors call it.
+        encoding: a Python codec's name.
+
+    Raises:
+        UserError: the stream is binary or not in ``encoding``, or has a line of more than ``LONGEST_LINE`` characters.
+    """
+    # what is there, not what would fill a chunk
+    chunks = iter(functools.partial(stream.read1, CHUNK_BYTES), b"")  # type: ignore[attr-defined]
+    yield from _lines(_decoded(chunks, name, encoding, lambda count: None), name, None)
+
+
+def _lines(texts: Iterator[str], name: str, limit: int | None) -> Iterator[str]:
+    """Pieces of a text -> its lines, or parts of them."""
     line_end = ""  # the unfinished line so far, as its parts: joined only when it ends or outgrows the limit
     parts: list[str] = []
     size = 0
-    for text in _decoded(path, encoding, on_bytes):
+    for text in texts:
         *lines, line_end = text.split("\n")
         for line in lines:
             if parts:
@@ -73,7 +95,7 @@ def read_lines(
             parts, size = [rest], len(rest)
         elif size > LONGEST_LINE:
             raise UserError(
-                f"'{path}' has a line of more than {LONGEST_LINE:,} characters; break it up, or take the file out."
+                f"{name} has a line of more than {LONGEST_LINE:,} characters; break it up, or take the file out."
             )
     if parts:
         yield "".join(parts)
@@ -106,8 +128,8 @@ def did_you_mean_path(path: Path) -> str:
     return did_you_mean(path.name, siblings)
 
 
-def _decoded(path: Path, encoding: str, on_bytes: Callable[[int], None]) -> Iterator[str]:
-    """Yield the text of the file in chunks, without a byte-order mark and with newlines made "\\n"."""
+def _decoded(chunks: Iterator[bytes], name: str, encoding: str, on_bytes: Callable[[int], None]) -> Iterator[str]:
+    """Yield the text of bytes in chunks, without a byte-order mark and with newlines made "\\n"."""
     try:
         "".encode(encoding)  # refuses codecs that are not of text, such as base64
         decoder = codecs.getincrementaldecoder(encoding)()
@@ -116,7 +138,7 @@ def _decoded(path: Path, encoding: str, on_bytes: Callable[[int], None]) -> Iter
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     bytes_before = line_number = 0
     first = True
-    for chunk in chain(_decompressed(path), [b""]):
+    for chunk in chain(chunks, [b""]):
         on_bytes(len(chunk))
         try:
             text = decoder.decode(chunk, final=not chunk)
@@ -126,19 +148,19 @@ def _decoded(path: Path, encoding: str, on_bytes: Callable[[int], None]) -> Iter
                 # The decoder may have kept the first bytes of a character from the chunk before.
                 offset = bytes_before + len(chunk) - len(error.object) + error.start
                 if b"\0" in error.object:
-                    raise _binary(path, offset) from None
+                    raise _binary(name, offset) from None
                 with contextlib.suppress(UnicodeError):  # a few codecs cannot pass over what is wrong
                     line_number += error.object[: error.start].decode(encoding, errors="replace").count("\n")
                     where = f"line {line_number + 1}, byte offset {offset}"
             reason = getattr(error, "reason", error)
             raise UserError(
-                f"'{path}' is not {encoding}: {where} ({reason}). "
+                f"{name} is not {encoding}: {where} ({reason}). "
                 "Give its encoding, for instance --encoding latin-1, or convert the file."
             ) from None
         if "\0" in text:
             with contextlib.suppress(UnicodeError):  # nor can they write what they have read
                 bytes_before += len(text[: text.index("\0")].encode(encoding))
-            raise _binary(path, bytes_before)
+            raise _binary(name, bytes_before)
         bytes_before += len(chunk)
         line_number += text.count("\n")
         if first and text:
@@ -147,9 +169,9 @@ def _decoded(path: Path, encoding: str, on_bytes: Callable[[int], None]) -> Iter
         yield newlines.decode(text, final=not chunk)
 
 
-def _binary(path: Path, offset: int) -> UserError:
+def _binary(name: str, offset: int) -> UserError:
     return UserError(
-        f"'{path}' is not text: it holds NUL bytes (near byte offset {offset}). "
+        f"{name} is not text: it holds NUL bytes (near byte offset {offset}). "
         "Take binary files out of the data, or give --encoding utf-16 if that is what it is."
     )
 

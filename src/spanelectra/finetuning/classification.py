@@ -71,11 +71,11 @@ class Classification(Task):
         return known
 
     @property
-    def context(self) -> str | None:
+    def context_in_words(self) -> str | None:
         return None if self.settings.text_pair_column is None else "the second text of every pair"
 
-    def example_of(self, text: str, context: str | None, line: int) -> Example:
-        return Example(text, context, None, RUNNING_TEXT, line)
+    def example_of(self, text: str, context: str | None, number: int) -> Example:
+        return Example(text, context, None, RUNNING_TEXT, number)
 
     def notes(self, *, scored: bool = True) -> list[str]:
         notes = [f"columns of {', '.join(files)}: {columns}" for columns, files in self._files_of.items()]
@@ -177,7 +177,7 @@ class Classification(Task):
         if cut:
             self.remark(
                 f"{cut:,} of {len(examples):,} texts of {examples[0].path} are longer than {max_length} tokens and are "
-                f"cut (the longest has {max(lengths):,}); `finetune --max_length` sets how many are read."
+                f"cut (the longest has {max(lengths):,}); a model fine-tuned with a larger --max_length reads more."
             )
         return features
 

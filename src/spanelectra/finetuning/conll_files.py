@@ -27,9 +27,9 @@ class Sentence:
     """One sentence.
 
     Attributes:
-        words: at least one; none is empty.
+        words: none is empty; of a column file at least one.
         tags: one a word; ``None`` where they are not known.
-        lines: each word's line in the file, from 1.
+        lines: each word's line in the file, from 1; of a running text its number.
         path: the file.
         text: the running text that the words were cut out of; ``None`` for those of a column file.
         starts: each word's first character there.

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from spanelectra.console import silent_transformers
+from spanelectra.errors import UserError
+from spanelectra.finetuning.fine_tuning_args import READ_BY
 from spanelectra.finetuning.inference import predict_logits
 from spanelectra.finetuning.task import Prediction, Task
 from spanelectra.finetuning.task_directory import open_task_model
@@ -40,12 +46,13 @@ class FineTunedModel:
         Raises:
             UserError: where there is no such model, or it is damaged.
         """
-        model, tokenizer, task = open_task_model(directory)
+        with silent_transformers():
+            model, tokenizer, task = open_task_model(directory)
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, task)
 
     def predict(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[Prediction]:
-        """What the model says of running texts.
+        """What the model says of running texts. Warns where one is longer than it reads.
 
         Args:
             texts: texts, or questions.
@@ -55,23 +62,56 @@ class FineTunedModel:
             One JSON object a text, in their order; its keys are those of the task's ``predict``.
 
         Raises:
-            UserError: there are no contexts and there must be, the reverse, or not as many as texts.
+            UserError: something is no text; or there are no contexts and there must be, the reverse, or not as many as
+                texts.
         """
-        return self.predict_examples(self.task.examples_of(texts, contexts))
+        predictions = self.predict_examples(self.task.examples_of(texts, contexts))
+        for remark in self.task.remarks:
+            warnings.warn(remark, stacklevel=2)
+        self.task.remarks.clear()
+        return predictions
 
-    def predict_examples(
-        self, examples: Sequence[Any], on_progress: Callable[[int, int], None] | None = None
-    ) -> list[Prediction]:
-        """What the model says of examples, in their order.
+    def predict_examples(self, examples: Sequence[Any], console: Console | None = None) -> list[Prediction]:
+        """What the model says of examples, in their order; what it remarks on is under ``task.remarks``.
 
         Args:
             examples: the task's own, as its ``read`` or ``examples_of`` gives them; labels and answers may be ``None``.
-            on_progress: told how many of the inputs made of them are done, and how many there are.
+            console: where a bar is drawn, if it is a terminal.
         """
         if not examples:
             return []
         settings = self.task.settings
         assert settings.max_length is not None
         features = self.task.features(examples, self.tokenizer, settings.max_length, training=False)
-        logits = predict_logits(self.model, self.tokenizer, features, settings.eval_batch_size, on_progress=on_progress)
+        columns = (TextColumn("predicting"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        hidden = console is None or not console.is_terminal
+        with Progress(*columns, console=console, transient=True, disable=hidden) as progress:
+            bar = progress.add_task("predicting", total=len(features))
+            logits = predict_logits(
+                self.model,
+                self.tokenizer,
+                features,
+                settings.eval_batch_size,
+                on_progress=lambda done, total: progress.update(bar, completed=done, total=total),
+            )
         return self.task.predict(examples, features, logits)
+
+    def read_differently(self, settings: dict[str, str | None]) -> None:
+        """Set how files are read, where they are not read as in training.
+
+        Args:
+            settings: name -> value, ``None`` for that of training.
+
+        Raises:
+            UserError: for a setting that the task, or this model, does not have.
+        """
+        task = self.task
+        for name, value in settings.items():
+            if value is None:
+                continue
+            readers = READ_BY.get(name, (task.kind,))
+            if task.kind not in readers:
+                raise UserError(f"{name} is for {' and '.join(readers)}; this model's task is {task.kind}.")
+            if name == "text_pair_column" and task.settings.text_pair_column is None:
+                raise UserError("text_pair_column: this model was trained on single texts, not on pairs.")
+            setattr(task.settings, name, value)

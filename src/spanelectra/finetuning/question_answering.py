@@ -51,14 +51,14 @@ class QuestionAnswering(Task):
         return questions
 
     @property
-    def context(self) -> str:
-        """See :attr:`Task.context`."""
+    def context_in_words(self) -> str:
+        """See :attr:`Task.context_in_words`."""
         return "the text that holds the answer"
 
-    def example_of(self, text: str, context: str | None, line: int) -> Question:
+    def example_of(self, text: str, context: str | None, number: int) -> Question:
         """A question; its id is its number."""
         assert context is not None
-        return Question(str(line), text, context, None)
+        return Question(str(number), text, context, None)
 
     def fit(self, train: Sequence[Question]) -> None:
         """Look whether there are questions without an answer; if so, abstain where that scores best."""

@@ -26,7 +26,7 @@ Feature: TypeAlias = dict[str, Any]
 Prediction: TypeAlias = dict[str, Any]
 Logits: TypeAlias = NDArray[np.float32]
 # Where examples come from that no file holds.
-RUNNING_TEXT = "what was given"
+RUNNING_TEXT = "the text that was given"
 
 
 @dataclass(frozen=True)
@@ -111,38 +111,44 @@ class Task(ABC):
             UserError: naming file, line and field.
         """
 
-    def examples_of(self, texts: Sequence[str], contexts: Sequence[str] | None) -> list[Any]:
+    def examples_of(self, texts: Sequence[str], contexts: Sequence[str] | None, first: int = 1) -> list[Any]:
         """Make examples of running text, without labels.
 
         Args:
             texts: texts, or questions.
             contexts: as many: the second text of each pair, or what holds each answer.
+            first: number of the first text.
 
         Raises:
-            UserError: there are none and there must be, the reverse, or not as many as texts.
+            UserError: something is no text; or there are no contexts and there must be, the reverse, or not as many as
+                texts.
         """
         if isinstance(texts, str) or isinstance(contexts, str):
-            raise UserError("texts and contexts are lists, of one text each at least; a text alone is ['…'].")
-        if (contexts is not None) != (self.context is not None):
-            wanted = f"{self.context} as well: give it as context" if self.context else "no context: leave it out"
-            raise UserError(f"this model's task ({self.kind}) needs {wanted}.")
+            raise UserError("texts and contexts are lists of texts; a text alone is ['…'].")
+        wanted = self.context_in_words
+        if (contexts is not None) != (wanted is not None):
+            needs = f"{wanted} as well: give it as context" if wanted else "no context: leave it out"
+            raise UserError(f"this model's task ({self.kind}) needs {needs}.")
         if contexts is not None and len(contexts) != len(texts):
             raise UserError(f"{len(texts):,} texts and {len(contexts):,} contexts; there must be one for each.")
+        for name, values in (("text", texts), ("context", contexts or ())):
+            for number, value in enumerate(values, start=first):
+                _check_text(value, f"{name} {number:,}")
         pairs = zip(texts, [None] * len(texts) if contexts is None else contexts, strict=True)
-        return [self.example_of(text, context, line) for line, (text, context) in enumerate(pairs, start=1)]
+        return [self.example_of(text, context, number) for number, (text, context) in enumerate(pairs, start=first)]
 
     @property
-    def context(self) -> str | None:
-        """What an example has beside its text, in words."""
+    def context_in_words(self) -> str | None:
+        """What an example has beside its text."""
         return None
 
     @abstractmethod
-    def example_of(self, text: str, context: str | None, line: int) -> Any:
+    def example_of(self, text: str, context: str | None, number: int) -> Any:
         """The example that is made of a running text, without a label.
 
         Args:
             context: where the task has one, it is given.
-            line: the text's number, from 1.
+            number: the text's, from 1; it stands for a line of a file.
         """
 
     def notes(self, *, scored: bool = True) -> list[str]:
@@ -225,3 +231,14 @@ class Task(ABC):
     def load_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`state` gave."""
         del state
+
+
+def _check_text(value: Any, where: str) -> None:
+    """Raise :class:`UserError` where something is no text that UTF-8 can write."""
+    if not isinstance(value, str):
+        raise UserError(f"{where} is {value!r}, not text.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        half = value[error.start]
+        raise UserError(f"{where} holds half a character ({half!r}), which is no text; was it read as UTF-8?") from None

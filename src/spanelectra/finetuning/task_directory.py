@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from spanelectra.atomic_files import MANIFEST_NAME, find_damage, write_directory, write_json, write_text
 from spanelectra.checkpointing import MODEL_DIRECTORY, TASK_NAME
+from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError, reason_of
 from spanelectra.export import save_tokenizer
@@ -58,6 +59,22 @@ def holds_task_model(directory: str | Path) -> bool:
     return any((place / TASK_NAME).is_file() for place in (path, path / MODEL_DIRECTORY))
 
 
+def check_place(directory: str | Path, writers: str) -> None:
+    """Look whether a model can be there at all.
+
+    Args:
+        writers: the commands that write such models, in words.
+
+    Raises:
+        UserError: nothing is there, or one seed of a run, which has no model of its own.
+    """
+    place = Path(directory).expanduser().resolve()
+    if not place.exists():
+        raise UserError(f"model '{directory}' does not exist; give what {writers} wrote.{did_you_mean_path(place)}")
+    if place.name.startswith("seed-") and not holds_task_model(place) and holds_task_model(place.parent):
+        raise UserError(f"{directory} holds no model; it is a part of the fine-tuning run {place.parent}: give that.")
+
+
 def open_task_model(directory: str | Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Task]:
     """Open what :func:`save_task_model` wrote, or the run that holds it.
 
@@ -67,8 +84,12 @@ def open_task_model(directory: str | Path) -> tuple[PreTrainedModel, PreTrainedT
     path = Path(directory).expanduser()
     if (path / MODEL_DIRECTORY / TASK_NAME).is_file():
         path = path / MODEL_DIRECTORY
+    check_place(directory, "`spanelectra finetune`")
     if not (path / TASK_NAME).is_file():
-        raise UserError(f"{directory} holds no model of `spanelectra finetune`: {path / TASK_NAME} is missing.")
+        raise UserError(
+            f"{directory} holds no model of `spanelectra finetune`: {path / TASK_NAME} is missing. If it is an "
+            "encoder, fine-tune it first."
+        )
     damage = find_damage(path) if (path / MANIFEST_NAME).is_file() else None
     if damage is not None:
         raise UserError(f"{path} is damaged: {damage}. Fine-tune again.")

@@ -89,10 +89,10 @@ class TokenClassification(Task):
             )
         return converted
 
-    def example_of(self, text: str, context: str | None, line: int) -> Sentence:
+    def example_of(self, text: str, context: str | None, number: int) -> Sentence:
         """Cut by :func:`~spanelectra.finetuning.running_text.cut_into_words`."""
         words, starts = cut_into_words(text)
-        return Sentence(words, None, [line] * len(words), RUNNING_TEXT, text, starts)
+        return Sentence(words, None, [number] * len(words), RUNNING_TEXT, text, starts)
 
     def fit(self, train: Sequence[Sentence]) -> None:
         counts, path = _labels_of(train), train[0].path
@@ -186,7 +186,7 @@ class TokenClassification(Task):
         if read < total:
             self.remark(
                 f"{total - read:,} of {total:,} words of {examples[0].path} are nothing to the tokenizer (control "
-                f"characters, for instance); they are not trained on and get the label '{self._default_label}'."
+                f"characters, for instance); nothing is learned from them, and they get '{self._default_label}'."
             )
         return features
 

@@ -68,9 +68,11 @@ def look(
     corrupted_ids = _with_chosen(generated.corrupted_ids, chosen or {}, len(inspected.tokenizer))
     # the discriminator's part of the model's own forward pass; without one, only the labels
     output = model(**{**batch, "corrupted_ids": corrupted_ids})
+    tokens = _token_beliefs(inspected, sentence, batch, output, chosen or {})
     fills = _fills(inspected, batch, generated, corrupted_ids)
+    corrections = _corrections(inspected, batch, corrupted_ids)
     return Picture(
-        tokens=_token_beliefs(inspected, sentence, batch, output, chosen or {}),
+        tokens=tokens,
         fills=fills,
         pieces=_pieces(inspected, sentence, masked_words),
         words=tuple(
@@ -78,10 +80,14 @@ def look(
             for first, last in sentence.words
         ),
         masked_words=tuple(masked_words),
-        corrections=_corrections(inspected, batch, corrupted_ids),
+        corrections=corrections,
         chosen=dict(chosen or {}),
         seed=seed,
-        notices=(*inspected.notices, *_notices(inspected, sentence, masked_words, fills)),
+        notices=(
+            *inspected.notices,
+            *_notices(inspected, sentence, masked_words),
+            *_parts_of_characters(inspected, tokens, fills, corrections),
+        ),
     )
 
 
@@ -229,9 +235,7 @@ def _corrections(inspected: InspectedModel, batch: dict[str, Tensor], corrupted_
     )
 
 
-def _notices(
-    inspected: InspectedModel, sentence: Sentence, masked_words: Sequence[int], fills: Sequence[Fill]
-) -> list[str]:
+def _notices(inspected: InspectedModel, sentence: Sentence, masked_words: Sequence[int]) -> list[str]:
     notices = []
     if sentence.cut_tokens:
         room = inspected.longest_input - 2
@@ -241,9 +245,21 @@ def _notices(
     special = inspected.word_starts.special_ids[sentence.row[0]]
     if any(special[first - 1] or special[last + 1] for first, last in sentence.spans(masked_words)):
         notices.append("a span touches the text's end: in training a word is left on either side of every span")
-    shown = {candidate.token_id for fill in fills for candidate in (*fill.mlm, *fill.sbgo)}
-    parts = [token_id for token_id in [*sentence.row[0].tolist(), *sorted(shown)] if inspected.texts.is_part(token_id)]
-    if parts:
-        example = visible(inspected.texts(parts[0]))
-        notices.append(f"a token such as {example} is a part of a character: this vocabulary spells it in several")
     return notices
+
+
+def _parts_of_characters(
+    inspected: InspectedModel,
+    tokens: Sequence[TokenBelief],
+    fills: Sequence[Fill],
+    corrections: Sequence[Correction],
+) -> list[str]:
+    """What is said where a token is shown that is a part of a character."""
+    shown = [token_id for token in tokens for token_id in (token.original_id, token.token_id)]
+    shown += [candidate.token_id for fill in fills for candidate in (*fill.mlm, *fill.sbgo)]
+    shown += [candidate.token_id for correction in corrections for candidate in correction.likeliest]
+    part = next((token_id for token_id in shown if inspected.texts.is_part(token_id)), None)
+    if part is None:
+        return []
+    example = visible(inspected.texts(part))
+    return [f"a token such as {example} is a part of a character, which this vocabulary spells in several"]

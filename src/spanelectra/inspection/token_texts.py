@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Sequence
 
 from transformers import PreTrainedTokenizerBase
@@ -13,6 +14,8 @@ from spanelectra.errors import UserError
 _BYTES = byte_of_character()
 # what a decoder puts in the place of bytes that are no character
 _UNREADABLE = "\ufffd"
+# of a vocabulary that falls back on bytes
+_BYTE_NAME = re.compile(r"<0x[0-9A-F]{2}>")
 
 
 class TokenTexts:
@@ -25,23 +28,29 @@ class TokenTexts:
         self._text_before = self._decode(self._before)
 
     def __call__(self, *token_ids: int) -> str:
-        text = self._read(token_ids)
-        return self._spelled(token_ids[0]) if len(token_ids) == 1 and _UNREADABLE in text else text
+        if len(token_ids) == 1 and (spelled := self._spelled(token_ids[0])) is not None:
+            return spelled
+        return self._read(token_ids)
 
     def is_part(self, token_id: int) -> bool:
-        """Whether a token holds a part of a character, whose bytes its text then spells: ``\\xc5``."""
-        text = self._read([token_id])
-        return _UNREADABLE in text and self._spelled(token_id) != text
+        """Whether a token holds a part of a character, whose bytes its text then spells: ``\\xc5`` or ``<0xC5>``."""
+        return self._spelled(token_id) is not None
 
     def _read(self, token_ids: Sequence[int]) -> str:
         return self._decode([*self._before, *token_ids]).removeprefix(self._text_before)
 
-    def _spelled(self, token_id: int) -> str:
-        """A token of which not all is characters, with its other bytes written out, or its name, such as ``<0xC5>``."""
+    def _spelled(self, token_id: int) -> str | None:
+        """A token that holds a part of a character, with that part's bytes written out."""
+        if _UNREADABLE not in self._read([token_id]):
+            return None
         name = str(self._tokenizer.convert_ids_to_tokens(token_id))
-        if any(character not in _BYTES for character in name):
+        if _BYTE_NAME.fullmatch(name):
             return name
-        return bytes(_BYTES[character] for character in name).decode(errors="backslashreplace")
+        if any(character not in _BYTES for character in name):
+            return None  # the sign itself, as a token
+        content = bytes(_BYTES[character] for character in name)
+        spelled = content.decode(errors="backslashreplace")
+        return None if spelled == content.decode(errors="replace") else spelled
 
     def token_id(self, typed: str, in_place_of: str) -> int:
         """The token that a person means who types a word over another token.
@@ -70,8 +79,8 @@ class TokenTexts:
         ids: dict[str, int] = {}
         special = set(self._tokenizer.all_special_ids)
         for token_id in sorted(self._tokenizer.get_vocab().values()):
-            if token_id not in special and _UNREADABLE not in (text := self._read([token_id])):
-                ids.setdefault(text, token_id)
+            if token_id not in special and not self.is_part(token_id):
+                ids.setdefault(self._read([token_id]), token_id)
         return ids
 
     def _decode(self, ids: list[int]) -> str:
