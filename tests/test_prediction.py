@@ -60,8 +60,9 @@ def test_a_file_without_labels(fine_tuned: Path, tmp_path: Path, capsys: pytest.
     assert "classification: 40 records" in said.err
     assert "'sentence' is the text" in said.err and "f1 is that of" not in said.err
     expected = read(fine_tuned / "classification" / "run" / "seed-0" / "predictions-dev.jsonl")
-    for prediction in expected:
+    for line, prediction in enumerate(expected, start=2):
         del prediction["label"]
+        prediction["line"] = line
     assert [json.loads(line) for line in said.out.splitlines()] == expected
 
 
@@ -69,7 +70,8 @@ def test_a_file_with_labels_and_columns_of_its_own(fine_tuned: Path, tmp_path: P
     run = str(fine_tuned / "classification" / "run")
     (tmp_path / "new.tsv").write_bytes("label\tSatz\ngood\tfine caf\u00e9\nbad\tbad\n".encode("latin-1"))
     predict(run, data=str(tmp_path / "new.tsv"), text_column="Satz", header="yes", encoding="latin-1")
-    assert [(entry["text"], entry["label"]) for entry in answers()] == [("fine café", "good"), ("bad", "bad")]
+    found = [(entry["line"], entry["text"], entry["label"]) for entry in answers()]
+    assert found == [(2, "fine café", "good"), (3, "bad", "bad")]
     with pytest.raises(UserError, match="trained on single texts, not on pairs"):
         predict(run, data=str(tmp_path / "new.tsv"), text_pair_column="1")
     with pytest.raises(UserError, match="header is for classification; this model's task is token"):
@@ -88,6 +90,7 @@ def test_questions_from_a_file_or_about_a_context(fine_tuned: Path, tmp_path: Pa
     found = answers()
     assert [entry["predicted"] for entry in found] == [entry["predicted"] for entry in expected]
     assert not any("answers" in entry for entry in found)
+    assert [entry.pop("line") for entry in found] == [None] * len(questions)
     assert FineTunedModel.from_pretrained(run).predict_examples(questions) == found
     predict(run, [QUESTION, QUESTION], context=questions[0].context, quiet=True)
     first, second = answers()
@@ -102,6 +105,7 @@ def test_standard_input_has_a_text_a_line(fine_tuned: Path) -> None:
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in done.stdout.decode("utf-8").splitlines()]
     assert [line["text"] for line in lines] == ["ida by oslo", "", "Łódź"]
+    assert [line.pop("line") for line in lines] == [1, 2, 3]
     assert lines == FineTunedModel.from_pretrained(run).predict(["ida by oslo", "", "Łódź"])
     done = run_command("--model", run)
     assert (done.returncode, done.stdout) == (2, b"") and b"standard input is empty" in done.stderr
@@ -114,7 +118,7 @@ def test_standard_input_is_answered_in_parts(fine_tuned: Path, monkeypatch: pyte
     monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{QUESTION} {word}\n" for word in FILLERS[:5])))
     predict(str(fine_tuned / "qa" / "run"), context="the mill turned two all day")
     found = answers()
-    assert [entry["id"] for entry in found] == list("12345")
+    assert [(entry["line"], entry["id"]) for entry in found] == list(enumerate("12345", start=1))
     assert [entry["question"] for entry in found] == [f"{QUESTION} {word}" for word in FILLERS[:5]]
 
 
@@ -161,6 +165,22 @@ def test_one_answer_to_many_different_texts(fine_tuned: Path, capsys: pytest.Cap
     # nothing is remarkable in one answer to one text
     predict(run, ["a good mill"] * 2 * FEWEST_TO_JUDGE + [" "])
     assert "one answer" not in capsys.readouterr().err
+
+
+def test_running_text_in_place_of_a_column_file(
+    fine_tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, file = str(fine_tuned / "token" / "run"), tmp_path / "text.txt"
+    file.write_text("ida by oslo\nthe mill stood\n")
+    predict(run, data=str(file))
+    said = capsys.readouterr()
+    assert [json.loads(line)["words"] for line in said.out.splitlines()] == [["ida", "the"]]
+    assert "of every line only the word. Running text, a text a line, goes to standard input" in said.err
+    file.write_text("ida by oslo\nthe mill\n")
+    with pytest.raises(UserError, match=r"2 columns where line 1 has 3.* Running text, a text a line, goes to"):
+        predict(run, data=str(file))
+    predict(run, ["ida", "by"])
+    assert "2 texts of one word each" in capsys.readouterr().err
 
 
 def test_it_warns_of_what_was_cut(fine_tuned: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,13 +7,14 @@ import json
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from spanelectra.console import calm_transformers, make_console, say, warn
 from spanelectra.data.text_files import read_stream_lines
 from spanelectra.errors import UserError
-from spanelectra.finetuning.fine_tuned_model import FineTunedModel
-from spanelectra.finetuning.task import Prediction, Task
+
+if TYPE_CHECKING:
+    from spanelectra.finetuning.task import Prediction, Task
 
 # Different inputs from which on one answer to all of them is worth a word.
 FEWEST_TO_JUDGE = 20
@@ -55,28 +56,46 @@ def predict(
     console = make_console(quiet)
     of_data = {"text_column": text_column, "text_pair_column": text_pair_column, "header": header}
     _check_source(texts, data, context, of_data, encoding)
+    # here, for help and mistakes must not take the seconds that this takes
+    from spanelectra.finetuning.fine_tuned_model import FineTunedModel
+
     calm_transformers()
     fine_tuned = FineTunedModel.from_pretrained(model)
     task = fine_tuned.task
     collapse = _Collapse(task)
+    if texts is not None and len(texts) > 1 and not any(" " in text for text in texts):
+        warn(console, f"{len(texts)} texts of one word each: a text of several words stands in quotation marks.")
     if data is None:
         parts = _examples_of_texts(task, texts, context, encoding or "utf-8")
     else:
         fine_tuned.read_differently(of_data | {"encoding": encoding})
-        examples = task.read(str(Path(data).expanduser()), labelled=False)
+        examples = _read(task, data)
         say(console, f"{task.kind}: {len(examples):,} {task.unit}")
         for note in task.notes(scored=False):
             say(console, note)
-        parts = iter([examples])
-    for examples in parts:
+        parts = iter([([task.line_of(example) for example in examples], examples)])
+    for lines, examples in parts:
         predictions = fine_tuned.predict_examples(examples, console)
-        _print_lines(predictions)
+        _print_lines([{"line": line} | answer for line, answer in zip(lines, predictions, strict=True)])
         collapse.look(examples, predictions)
         for remark in task.remarks:
             warn(console, remark)
         task.remarks.clear()
     if collapse.answer is not None:
         warn(console, f"one answer to everything: {collapse.answer}. Is that to be expected?")
+
+
+def _read(task: Task, data: str) -> list[Any]:
+    """The examples of a file; where it may be running text, an error says where that goes."""
+    from spanelectra.finetuning.task import RUNNING_TEXT_ELSEWHERE
+
+    path = Path(data).expanduser()
+    try:
+        return task.read(str(path), labelled=False)
+    except UserError as error:
+        if task.kind == "token" and path.is_file():
+            raise UserError(f"{error} {RUNNING_TEXT_ELSEWHERE}") from None
+        raise
 
 
 class _Collapse:
@@ -102,8 +121,8 @@ class _Collapse:
 
 def _examples_of_texts(
     task: Task, texts: Sequence[str] | None, context: str | None, encoding: str
-) -> Iterator[list[Any]]:
-    """The examples of given texts, or of standard input's lines as they come in."""
+) -> Iterator[tuple[Sequence[int | None], list[Any]]]:
+    """Numbers and examples of given texts, or of standard input's lines as they come in."""
     lines = iter(texts) if texts is not None else _standard_input(encoding)
     for first in itertools.count(1, LINES_AT_ONCE):
         part = list(itertools.islice(lines, LINES_AT_ONCE))
@@ -111,7 +130,8 @@ def _examples_of_texts(
             if first == 1 and texts is None:
                 raise UserError("standard input is empty; a text a line is expected.")
             return
-        yield task.examples_of(part, None if context is None else [context] * len(part), first)
+        contexts = None if context is None else [context] * len(part)
+        yield range(first, first + len(part)), task.examples_of(part, contexts, first)
 
 
 def _standard_input(encoding: str) -> Iterator[str]:

@@ -129,3 +129,13 @@ def test_a_text_a_line_is_enough_where_no_label_is_wanted(write: Write) -> None:
     assert found.remarks == [] and found.columns == "by number, '0' is the text"
     with pytest.raises(UserError, match=r"new.txt: no column is left for the label.*tsv separates them by tabs"):
         read(path)
+
+
+def test_an_id_is_neither_text_nor_label_unless_it_is_said(write: Write) -> None:
+    path = write("id,opinion", "0,fine", "1,bad", name="new.csv")
+    with pytest.raises(UserError, match="no column is left for the label"):
+        read(path, header="yes")
+    ((first, _), _) = read(path, header="yes", text_column="opinion", label_column="id")
+    assert (first.text, first.label) == ("fine", "0")
+    settings = FineTuningArguments(task="classification", model="m", train="t", dev="d", out_dir="o").resolved()
+    assert [example.text for example in read_examples(path, settings, labelled=False).examples] == ["fine", "bad"]

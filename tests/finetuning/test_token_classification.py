@@ -305,7 +305,8 @@ def test_files_to_predict_on(tmp_path, tokenizers):
     assert chunks[0].tags is None
     assert task.remarks == [
         f"{tmp_path / 'new.conll'}:1: 'B-NP' in the labels' column is no label of the model's; the file is read as one "
-        "without labels."
+        "without labels, and of every line only the word. Running text, a text a line, goes to standard input: "
+        "spanelectra predict --model MODEL < FILE."
     ]
     mixed = task.read(write_conll(tmp_path / "new.conll", ["Ida/B-PER met/O", "Ida/PER"]), labelled=False)
     assert [sentence.tags for sentence in mixed] == [None, None]

@@ -70,6 +70,9 @@ class Classification(Task):
             )
         return known
 
+    def line_of(self, example: Example) -> int:
+        return example.line
+
     @property
     def context_in_words(self) -> str | None:
         return None if self.settings.text_pair_column is None else "the second text of every pair"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +51,7 @@ class FineTunedModel:
         model.to(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         return cls(model, tokenizer, task)
 
-    def predict(self, texts: Sequence[str], contexts: Sequence[str] | None = None) -> list[Prediction]:
+    def predict(self, texts: Iterable[str], contexts: Iterable[str] | None = None) -> list[Prediction]:
         """What the model says of running texts. Warns where one is longer than it reads.
 
         Args:

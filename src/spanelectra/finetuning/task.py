@@ -7,7 +7,7 @@ trains, repeats over seeds or reports knows them only through this one.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -27,6 +27,9 @@ Prediction: TypeAlias = dict[str, Any]
 Logits: TypeAlias = NDArray[np.float32]
 # Where examples come from that no file holds.
 RUNNING_TEXT = "the text that was given"
+RUNNING_TEXT_ELSEWHERE = (
+    "Running text, a text a line, goes to standard input: spanelectra predict --model MODEL < FILE."
+)
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,7 @@ class Task(ABC):
             UserError: naming file, line and field.
         """
 
-    def examples_of(self, texts: Sequence[str], contexts: Sequence[str] | None, first: int = 1) -> list[Any]:
+    def examples_of(self, texts: Iterable[str], contexts: Iterable[str] | None, first: int = 1) -> list[Any]:
         """Make examples of running text, without labels.
 
         Args:
@@ -125,6 +128,7 @@ class Task(ABC):
         """
         if isinstance(texts, str) or isinstance(contexts, str):
             raise UserError("texts and contexts are lists of texts; a text alone is ['…'].")
+        texts, contexts = list(texts), None if contexts is None else list(contexts)
         wanted = self.context_in_words
         if (contexts is not None) != (wanted is not None):
             needs = f"{wanted} as well: give it as context" if wanted else "no context: leave it out"
@@ -136,6 +140,11 @@ class Task(ABC):
                 _check_text(value, f"{name} {number:,}")
         pairs = zip(texts, [None] * len(texts) if contexts is None else contexts, strict=True)
         return [self.example_of(text, context, number) for number, (text, context) in enumerate(pairs, start=first)]
+
+    def line_of(self, example: Any) -> int | None:
+        """The line of its file that an example begins in; ``None`` where nobody knows."""
+        del example
+        return None
 
     @property
     def context_in_words(self) -> str | None:

@@ -14,6 +14,7 @@ from spanelectra.finetuning.tables import Table, read_table
 # Usual names in lower case, the likelier first.
 TEXT_NAMES = ("sentence", "text", "sentence1", "premise", "question", "question1", "content", "review", "tweet")
 SECOND_TEXT_NAMES = ("sentence2", "hypothesis", "question2", "text_pair")
+ID_NAMES = ("id", "idx", "index")
 LABEL_NAMES = ("label", "labels", "class", "target", "score", "gold_label", "category", "sentiment")
 
 
@@ -64,7 +65,7 @@ def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -
         UserError: with file, line and column, for a column, text or label that is missing or not what it must be.
     """
     wanted = (settings.text_column, settings.text_pair_column, settings.label_column)
-    names = {*TEXT_NAMES, *SECOND_TEXT_NAMES, *LABEL_NAMES, "idx", "index", "id"}
+    names = {*TEXT_NAMES, *SECOND_TEXT_NAMES, *LABEL_NAMES, *ID_NAMES}
     names |= {name.lower() for name in wanted if name is not None and not name.lstrip("-").isdigit()}
     table = read_table(path, header=settings.header, names=names, encoding=settings.encoding)
     remarks = list(table.remarks)
@@ -94,6 +95,7 @@ def _columns(
 ) -> tuple[int, int | None, int | None]:
     """Positions of the text, of a pair's second text and of the label."""
     columns = range(len(table.columns))
+    guessable = [column for column in columns if not table.named or table.columns[column].lower() not in ID_NAMES]
     if not labelled and len(columns) == 1 and settings.text_pair_column is None:
         return 0, None, None
     chosen: dict[str, int] = {}
@@ -108,14 +110,14 @@ def _columns(
     if text is None:
         text = _usual(table, TEXT_NAMES, {*taken, label})
     if text is None:
-        free = [column for column in columns if column not in {*taken, label}]
+        free = [column for column in guessable if column not in {*taken, label}]
         if not free:
             raise UserError(f"{table.path}: no column is left for the text; choose one with --text_column.")
         text = free[0]
         if len(free) > 1 + (label is None):
             remarks.append(_guess(table, text, "text"))
     if label is None and settings.label_column is None:
-        free = [column for column in columns if column not in (text, pair)]
+        free = [column for column in guessable if column not in (text, pair)]
         if labelled and not free:
             count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
             raise UserError(

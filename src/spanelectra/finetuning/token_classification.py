@@ -19,7 +19,15 @@ from spanelectra.finetuning.conll_files import Sentence, read_conll
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.running_text import cut_into_words, find_entities
 from spanelectra.finetuning.tag_schemes import OUTSIDE, misplaced_tags, recognise_scheme, stray_tags, to_iob2
-from spanelectra.finetuning.task import RUNNING_TEXT, Baseline, Feature, Logits, Prediction, Task
+from spanelectra.finetuning.task import (
+    RUNNING_TEXT,
+    RUNNING_TEXT_ELSEWHERE,
+    Baseline,
+    Feature,
+    Logits,
+    Prediction,
+    Task,
+)
 from spanelectra.finetuning.word_windows import NO_WORD, word_windows
 from spanelectra.losses import IGNORE_INDEX
 
@@ -76,7 +84,7 @@ class TokenClassification(Task):
                 line, tag = _first_place(converted, strange)
                 self.remark(
                     f"{path}:{line}: '{tag}' in the labels' column is no label of the model's; the file is read as one "
-                    "without labels."
+                    f"without labels, and of every line only the word. {RUNNING_TEXT_ELSEWHERE}"
                 )
                 return [replace(sentence, tags=None) for sentence in sentences]
         # a B- that IOB1 has no need of can be read in one way only
@@ -88,6 +96,9 @@ class TokenClassification(Task):
                 f"them (the first in line {sentence.lines[place]}); they are read as conlleval reads them."
             )
         return converted
+
+    def line_of(self, example: Sentence) -> int:
+        return example.lines[0]
 
     def example_of(self, text: str, context: str | None, number: int) -> Sentence:
         """Cut by :func:`~spanelectra.finetuning.running_text.cut_into_words`."""
