@@ -145,8 +145,8 @@ def test_words_that_are_nothing_get_the_common_label_and_are_counted(tmp_path, t
     # O even where it is not the commonest
     assert fitted(["a/B-X b/I-X c/I-X d/O"], tmp_path)[0].state()["default_label"] == "O"
     assert [remark for remark in task.remarks if "to the tokenizer" in remark] == [
-        "2 of 5 words of file.conll are nothing to the tokenizer (control characters, for instance); they are not "
-        "trained on and get the label 'O'."
+        "2 of 5 words of file.conll are nothing to the tokenizer (control characters, for instance); nothing is "
+        "learned from them, and they get 'O'."
     ]
 
 
