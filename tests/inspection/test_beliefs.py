@@ -294,3 +294,17 @@ def test_tokens_that_are_parts_of_characters_are_explained(inspected: InspectedM
     assert "".join(token.text for token in picture.tokens[1:5]).startswith("a \\xc5\\x81")
     assert picture.pieces == (("a \u0141 stands here", False),) and picture.words[1].text == " \u0141"
     assert look(inspected, "a mill stands here", []).notices == ()
+
+
+def test_phrases_are_masked_wherever_they_stand(inspected: InspectedModel) -> None:
+    text = "the mill by the river, and another mill"
+    by_name = look(inspected, text, phrases=["mill", "the river"])
+    words = [word.text.strip() for word in by_name.words]
+    assert [words[number] for number in by_name.masked_words] == ["mill", "the", "river", "mill"]
+    assert by_name == look(inspected, text, by_name.masked_words)
+    # a letter of several tokens, with nothing of its neighbours
+    spelled = look(inspected, "left \u0141 behind", phrases=["\u0141"])
+    assert [piece for piece, is_masked in spelled.pieces if is_masked] == [" \u0141"]
+    for phrase in ("other", "mil", " ", ""):
+        with pytest.raises(UserError, match=f"'{phrase}' does not stand in the text"):
+            look(inspected, text, phrases=[phrase])

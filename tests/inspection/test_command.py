@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from factories import joint_config
+from spanelectra.cli import main
 from spanelectra.data.tokenization import load_tokenizer
 from spanelectra.errors import UserError
 from spanelectra.inspection.beliefs import look
@@ -42,6 +43,11 @@ def test_the_terminal_and_a_file_show_the_same_picture(
     assert f'data-ato="{expected.tokens[3].ato:.6f}"' in (tmp_path / "p.html").read_text(encoding="utf-8")
 
 
+def test_chosen_words_are_masked(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", TEXT, "--model", str(run), "--terminal", "--mask", "names,the module"]) == 0
+    assert "The «names» in «the module» are a list of the «names» in the file." in capsys.readouterr().out
+
+
 def test_rows_are_printed(rows: Path, capsys: pytest.CaptureFixture[str]) -> None:
     views = inspect(prepared=str(rows), rows=2, split="validation")
     assert isinstance(views, list) and len(views) == 2
@@ -59,6 +65,8 @@ def test_what_does_not_go_together(run: Path, rows: Path, tmp_path: Path) -> Non
         ({"model": str(run), "html": str(tmp_path / "mine.html")}, "is there already"),
         ({"model": str(run), "html": str(tmp_path / "no" / "p.html")}, "does not exist"),
         ({"model": str(run), "seed": 3}, "the page has its own"),
+        ({"model": str(run), "mask": ["the"]}, "--mask goes with --terminal or --html"),
+        ({"model": str(run), "terminal": True, "mask": ["a"], "mask_ratio": 0.3}, "give one of them"),
         ({"model": str(run), "rows": 5}, "--rows goes with --prepared"),
         ({"model": str(run), "terminal": True, "split": "validation"}, "--split goes with --prepared"),
         ({"model": str(run), "terminal": True, "overwrite": True}, "--overwrite goes with --html"),

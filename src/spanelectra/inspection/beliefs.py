@@ -32,6 +32,7 @@ def look(
     text: str,
     masked_words: Sequence[int] | None = None,
     *,
+    phrases: Sequence[str] | None = None,
     seed: int = 0,
     mask_ratio: float = DEFAULT_MASK_RATIO,
     chosen: Mapping[int, int] | None = None,
@@ -41,7 +42,9 @@ def look(
     Args:
         inspected: the model.
         text: the sentence; what is longer than the encoder's longest input is left out, with a notice.
-        masked_words: numbers of the words to mask, from 0; ``None`` for spans drawn as in the run's training.
+        masked_words: numbers of the words to mask, from 0; without them and phrases spans are drawn as in the run's
+            training.
+        phrases: words, or several in a row, to mask wherever they stand in the text.
         seed: of these spans and of the sampled tokens.
         mask_ratio: share of the tokens to mask at random, at most.
         chosen: position -> id of tokens put there by hand, in place of the sampled or the original one.
@@ -51,12 +54,14 @@ def look(
         its own.
 
     Raises:
-        UserError: for an empty text, a word or position that it has not, a token that the model has not, a span longer
-            than the boundary heads know, or a text too short for spans at random.
+        UserError: for an empty text, a word, phrase or position that it has not, a token that the model has not, a span
+            longer than the boundary heads know, or a text too short for spans at random.
     """
     model, max_span_length = inspected.model, inspected.model.config.max_span_length
     sentence = read_sentence(inspected.tokenizer, inspected.word_starts, text, inspected.longest_input, max_span_length)
-    if masked_words is None:
+    if phrases is not None:
+        masked_words = sentence.words_of(phrases)
+    elif masked_words is None:
         policy = dataclasses.replace(inspected.policy, mask_ratio=mask_ratio)
         masked_words = random_words(sentence, inspected.word_starts, policy, seed)
     masked_words = sorted(set(masked_words))

@@ -27,6 +27,7 @@ def inspect(
     terminal: bool = False,
     html: str | None = None,
     overwrite: bool = False,
+    mask: str | list[str] | None = None,
     mask_ratio: float | None = None,
     seed: int | None = None,
     port: int = PORT,
@@ -46,6 +47,7 @@ def inspect(
         terminal: print the picture of the sentence instead of opening the page.
         html: write the picture to this file, .html, instead of opening the page.
         overwrite: replace a file that is there already.
+        mask: words or phrases of the sentence to mask, instead of spans at random.
         mask_ratio: share of the tokens to mask at random, at most; 0.25 by default, with --prepared the run's.
         seed: of the masked spans and of the sampled tokens; 0 by default, with --prepared the run's.
         port: of the page; 0 for any free one.
@@ -66,6 +68,7 @@ def inspect(
     for_rows = {"rows": rows != ROWS, "first_row": first_row != 0, "split": split != "train"}
     _refuse_idle_options(for_rows, prepared is not None, "goes with --prepared ROWS")
     _refuse_idle_options({"overwrite": overwrite}, html is not None, "goes with --html FILE")
+    _refuse_idle_options({"mask": mask is not None}, terminal or html is not None, "goes with --terminal or --html")
     opens_page = prepared is None and not terminal and html is None
     _refuse_idle_options({"port": port != PORT}, opens_page, "is of the page, which is not opened here")
     if prepared is not None:
@@ -82,7 +85,12 @@ def inspect(
     notes = make_console(quiet)
     if terminal or target is not None:
         ratio = DEFAULT_MASK_RATIO if mask_ratio is None else mask_ratio
-        picture = look(inspected, text if text is not None else DEFAULT_TEXT, seed=seed or 0, mask_ratio=ratio)
+        shown = text if text is not None else DEFAULT_TEXT
+        if mask is not None and mask_ratio is not None:
+            raise UserError("--mask says what is masked, --mask_ratio how much of it at random: give one of them.")
+        picture = look(
+            inspected, shown, phrases=[mask] if isinstance(mask, str) else mask, seed=seed or 0, mask_ratio=ratio
+        )
         if terminal:
             print_picture(picture, output)
         if target is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,7 @@ from spanelectra.data.span_masking import MaskStatistics, SpanMaskingPolicy, Spa
 from spanelectra.data.span_placement import find_words, tokens_of_spans
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.data.word_starts import WordStartTable
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, did_you_mean
 from spanelectra.schedules import Schedule
 
 _ATTEMPTS = 10
@@ -32,11 +33,35 @@ class Sentence:
         row: (1, length) uint32, [CLS] … [SEP].
         words: first and last position of each word; one longer than the longest span is cut into several.
         cut_tokens: tokens that did not fit and are left out.
+        text: what was read.
+        offsets: for each token between [CLS] and [SEP] its first character in the text and the one after its last.
     """
 
     row: NDArray[np.uint32]
     words: tuple[tuple[int, int], ...]
     cut_tokens: int
+    text: str
+    offsets: tuple[tuple[int, int], ...]
+
+    def words_of(self, phrases: Sequence[str]) -> list[int]:
+        """Numbers of the words that make up phrases, wherever these stand in the text.
+
+        Raises:
+            UserError: for a phrase that the text, as far as it is shown, has not.
+        """
+        numbers: set[int] = set()
+        for phrase in phrases:
+            found = {
+                number
+                for occurrence in re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", self.text)
+                for number, (first, last) in enumerate(self.words)
+                for start, end in self.offsets[first - 1 : last]
+                if start < occurrence.end() and occurrence.start() < end
+            }
+            if not phrase.strip() or not found:
+                raise UserError(f"'{phrase}' does not stand in the text.{did_you_mean(phrase, self.text.split())}")
+            numbers |= found
+        return sorted(numbers)
 
     def spans(self, masked_words: Collection[int]) -> list[tuple[int, int]]:
         """First and last positions of the spans that words make; words side by side are one span.
@@ -83,7 +108,8 @@ def read_sentence(
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = True
-    ids = backend.encode(text, add_special_tokens=False).ids
+    encoding = backend.encode(text, add_special_tokens=False)
+    ids = encoding.ids
     if not ids:
         raise UserError("the text is empty; give some words.")
     room = longest_input - 2
@@ -94,7 +120,8 @@ def read_sentence(
     numbers = np.searchsorted(words.first_tokens, np.arange(row.shape[1]), side="right")
     groups = itertools.groupby(np.flatnonzero(~special[0]).tolist(), key=lambda position: numbers[position])
     positions = [list(group) for _, group in groups]
-    return Sentence(row, tuple((group[0], group[-1]) for group in positions), max(0, len(ids) - room))
+    spread = tuple((group[0], group[-1]) for group in positions)
+    return Sentence(row, spread, max(0, len(ids) - room), text, tuple(encoding.offsets[:room]))
 
 
 def random_words(sentence: Sentence, word_starts: WordStartTable, policy: SpanMaskingPolicy, seed: int) -> list[int]:
