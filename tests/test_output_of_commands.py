@@ -10,7 +10,7 @@ import pytest
 from report_runs import finished_run  # noqa: F401 - fixture
 from small_runs import small_run, write_recipe
 from spanelectra import quickstart as quickstart_module
-from spanelectra import recipe_files
+from spanelectra import training_args
 from spanelectra.cli import COMMANDS, main
 from tiny_tasks import save_encoder, write_task
 
@@ -68,10 +68,10 @@ def short_quickstart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little text, and a run of six steps."""
     prose = [(name, text) for (name, text), _ in zip(quickstart_module.python_prose(), range(12), strict=False)]
     monkeypatch.setattr(quickstart_module, "python_prose", lambda: prose)
-    load = recipe_files.load_recipe
+    load = training_args.load_recipe
     steps = {"max_steps": 6, "logging_steps": 3, "eval_rows": 8, "hidden_size": 32, "num_attention_heads": 2}
     monkeypatch.setattr(
-        recipe_files, "load_recipe", lambda name, *children: steps if name == "quickstart" else load(name, *children)
+        training_args, "load_recipe", lambda name, *children: steps if name == "quickstart" else load(name, *children)
     )
 
 
