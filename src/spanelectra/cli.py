@@ -14,7 +14,6 @@ import errno
 import importlib
 import json
 import logging
-import os
 import sys
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -341,10 +340,6 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # who read has read enough; Python would try once more at its end
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except OSError as error:
         return _explain_file_error(error)
     except RuntimeError as error:

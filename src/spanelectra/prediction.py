@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,7 +52,7 @@ def predict(
 
     Raises:
         UserError: for a model, a file or texts that cannot be read.
-        BrokenPipeError: nobody reads the answers any more.
+        SystemExit: nobody reads the answers any more.
     """
     console = make_console(quiet)
     of_data = {"text_column": text_column, "text_pair_column": text_pair_column, "header": header}
@@ -148,11 +149,16 @@ def _print_lines(predictions: Sequence[Prediction]) -> None:
     except ValueError:
         raise UserError("the model's answer is no number; its weights are damaged. Fine-tune again.") from None
     stream = getattr(sys.stdout, "buffer", None)
-    if stream is None:
-        sys.stdout.writelines(lines)
-    else:
-        stream.writelines(line.encode() for line in lines)
-    sys.stdout.flush()
+    try:
+        if stream is None:
+            sys.stdout.writelines(lines)
+        else:
+            stream.writelines(line.encode() for line in lines)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # who read has read enough; Python would try once more at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
 
 
 def _check_source(
