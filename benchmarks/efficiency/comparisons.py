@@ -53,6 +53,15 @@ def scores_of(lines: Sequence[Line], method: str, tasks: Collection[str], split:
     return dict(sorted(scores.items()))
 
 
+def probe_scores(lines: Sequence[Line], method: str, task: str) -> Scores:
+    """Best layer of a linear probe of every evaluated unit of a method."""
+    scores: Scores = {}
+    for line in lines:
+        if line["purpose"] == "evaluation" and line["method"] == method and task in line["probe"]:
+            scores.setdefault(line["budget"], {})[line["seed"]] = max(line["probe"][task]["layers"])
+    return dict(sorted(scores.items()))
+
+
 @dataclass(frozen=True)
 class Judgement:
     """Whether a task tells pre-trained encoders from fresh ones; ``None`` while that is not known.

@@ -21,12 +21,14 @@ from efficiency.comparisons import (
     CONFIDENCE,
     Judgement,
     Line,
+    Scores,
     averaged_tasks,
     crossings,
     flops_needed,
     judge_task,
     needed_by_seed,
     paired_differences,
+    probe_scores,
     scores_of,
     summarise,
 )
@@ -118,6 +120,32 @@ def difference_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str],
         if not rows
         else table([f"{tier.ours} less", "", *(f"{budget.flops:.2g}" for budget in tier.budgets)], rows)
     )
+
+
+def pair_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
+    """Each method of the tier's pairs minus its control: a row a pair and budget, a column a measure."""
+
+    def measured(name: str) -> dict[str, Scores]:
+        tasks = {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}
+        # the probe is scored on dev alone
+        probed = tier.probe["only"] if split == "dev" else []
+        return {
+            **{measure: scores_of(lines, name, of, split) for measure, of in tasks.items()},
+            **{f"probe {task}": probe_scores(lines, name, task) for task in probed},
+        }
+
+    rows = []
+    for name, control in tier.pairs:
+        found = [
+            {difference.budget: str(difference) for difference in paired_differences(ours, theirs)}
+            for ours, theirs in zip(measured(name).values(), measured(control).values(), strict=True)
+        ]
+        for budget in (budget.flops for budget in tier.budgets):
+            if any(budget in column for column in found):
+                rows.append([f"{budget:.2g}", name, control, *(column.get(budget, "-") for column in found)])
+    if not rows:
+        return "Not yet: no pair has a seed in common."
+    return table(["FLOPs", "method", "less", *measured(tier.ours)], rows)
 
 
 def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
@@ -246,6 +274,11 @@ def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
             "",
             difference_table(tier, lines, averaged, split),
             "",
+            *(
+                ["Each part against its own control, likewise:", "", pair_table(tier, lines, averaged, split), ""]
+                if tier.pairs
+                else []
+            ),
             *(_against_reference(tier, lines, averaged, split) if tier.reference != tier.ours else []),
         ]
     parts += [

@@ -3,13 +3,14 @@
 A file may ``extends`` another one: what it names replaces what the other says, but for ``common``, which is merged.
 A method may be ``like`` another one, of this file or of those it extends; ``settings`` beside it go to every stage.
 ``rates_from`` is a tier's file: its choice of learning rates is taken over, by a method that has a name of its own of
-the one that it is ``like``, or of ``rates_of``.
+the one that it is ``like``, or of ``rates_of``. ``pairs`` are a method and its control each, not inherited.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,7 +90,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Tier:
-    """See docs/efficiency-protocol.md; budgets come in rising order, ``speed`` multiplies the rates of the stages."""
+    """See docs/efficiency-protocol.md; budgets come in rising order, ``speed`` multiplies the rates of the stages.
+
+    Attributes:
+        pairs: a method with one part more, and the method without it.
+    """
 
     name: str
     ours: str
@@ -105,6 +110,7 @@ class Tier:
     speed: float
     reuses: tuple[str, ...]
     rates_from: Path | None
+    pairs: tuple[tuple[str, str], ...]
 
     @property
     def fresh_method(self) -> str | None:
@@ -122,7 +128,7 @@ def read_tier(path: Path) -> Tier:
         UserError: naming the file and the field, for a field that is unknown, missing or out of range.
     """
     content, library = _read_with_parents(path)
-    missing = sorted(_FIELDS - {"extends", "reuses", "rates_from", "score_test", "speed"} - set(content))
+    missing = sorted(_FIELDS - {"extends", "reuses", "rates_from", "score_test", "speed", "pairs"} - set(content))
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} is missing.")
     try:
@@ -149,8 +155,9 @@ def read_tier(path: Path) -> Tier:
             speed=float(content.get("speed", 1.0)),
             reuses=tuple(content.get("reuses", ())),
             rates_from=Path(content["rates_from"]) if "rates_from" in content else None,
+            pairs=tuple((more, less) for more, less in content.get("pairs", ())),
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     _check(tier, path)
     return tier
@@ -175,6 +182,7 @@ def _read_with_parents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     library: dict[str, Any] = {}
     if "extends" in content:
         parent, library = _read_with_parents(path.parent / content["extends"])
+        parent.pop("pairs", None)
     common = {**parent.get("common", {}), **content.get("common", {})}
     own = content.get("methods", {})
     # inside this file, a method that is like one of its own name is like the parent's
@@ -243,7 +251,7 @@ def _check(tier: Tier, path: Path) -> None:
                 dataclasses.replace(stage.arguments(), data="data", out_dir="run").check()
             except UserError as error:
                 raise UserError(f"{path}: {method.name}, {stage.name}: {error}") from error
-    for role in (tier.ours, tier.reference):
+    for role in (tier.ours, tier.reference, *itertools.chain(*tier.pairs)):
         if role not in tier.methods:
             raise UserError(f"{path}: '{role}' is none of its methods ({', '.join(tier.methods)}).")
     if any(tier.tuning_seed in budget.seeds for budget in tier.budgets):

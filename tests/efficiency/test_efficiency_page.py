@@ -155,6 +155,29 @@ def test_the_page_of_all_results_and_of_some(tier, tmp_path, monkeypatch):
     assert (tmp_path / "efficiency-small.png").stat().st_size > 10_000
 
 
+def test_a_part_is_compared_with_its_own_control(tmp_path: Path) -> None:
+    """And of the probe: fresh weights' layers do not count, nor do seeds that only one of the two has."""
+    file = write_tier(tmp_path, f"{SMALL}pairs: [[spanbert, electra]]\nprobe: {{only: [sst2], train_examples: 9}}\n")
+    tier = read_tier(file)
+    lines = lines_with(tier, SCORES, spread=0.0)
+    lines = [line for line in lines if (line["method"], line["budget"], line["seed"]) != ("electra", 1e10, 3)]
+    for line in lines:
+        layers = [0.0, 9.0 + line["seed"]] if line["method"] == "spanbert" else [5.0, 1.0]
+        line["probe"] = {"sst2": {"layers": layers, "fresh_layers": [99.0]}}
+    written = page.pair_table(tier, lines, ["sst2", "conll2003"], "dev")
+    heading, _, *rows = written.splitlines()
+    assert heading == "| FLOPs | method | less | mean | sst2 | conll2003 | probe sst2 |"
+    assert rows[0].startswith("| 1e+10 | spanbert | electra | +2.00 (2) |") and len(rows) == 2
+    assert [row.split(" | ")[-1][:5] for row in rows] == ["+5.50", "+5.50"]
+    assert "probe" not in page.pair_table(tier, lines, ["sst2"], "test")
+    assert "Each part against its own control" in page.section(tier, lines, "p", "command")
+    # what another file extends has pairs of its own, or none
+    other = tmp_path / "other.yaml"
+    other.write_text(f"extends: {file.name}\nname: other\n", encoding="utf-8")
+    assert read_tier(other).pairs == ()
+    assert page.pair_table(read_tier(file), lines[:1], ["sst2"], "dev").startswith("Not yet")
+
+
 def test_no_goal_is_about_a_control(tmp_path):
     methods = [f"{name}: {{like: {name}}}" for name in SCORES] + ["control: {like: bert, control: true}"]
     tier = read_tier(write_tier(tmp_path, f"{SMALL}methods: {{{', '.join(methods)}}}\n"))

@@ -192,6 +192,8 @@ def test_a_variant_goes_on_beside_the_method_that_it_is_a_variant_of(tmp_path):
         ("seeds: [1, 2]}", "seeds: [1, 101]}", "tuning_seed 101"),
         ("name: small", "name: small\nmethods: {bert: {like: brt}}", "like 'brt'"),
         ("name: small", "name: small\nours: bort", "'bort' is none of its methods"),
+        ("name: small", "name: small\npairs: [[bert, bort]]", "'bort' is none of its methods"),
+        ("name: small", "name: small\npairs: [bert]", "ValueError"),
         (
             "name: small",
             "name: small\nmethods: {spanelectra: {like: spanelectra, stages: {generator: {share: 0.9}}}}",
