@@ -17,7 +17,8 @@ from spanelectra.data.tokenization import word_start_table
 from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
-from spanelectra.inspection.batch_view import RowView, describe_masking, print_rows, view_rows
+from spanelectra.inspection.batch_view import describe_masking, print_rows, view_rows
+from spanelectra.inspection.row_view import RowView
 from spanelectra.inspection.token_texts import TokenTexts
 from spanelectra.losses import IGNORE_INDEX
 from spanelectra.masking_setup import build_collator

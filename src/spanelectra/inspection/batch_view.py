@@ -9,9 +9,8 @@ import dataclasses
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -27,6 +26,7 @@ from spanelectra.data.training_rows import RowBatch
 from spanelectra.errors import UserError
 from spanelectra.export import run_settings
 from spanelectra.finetuning.task_directory import holds_task_model
+from spanelectra.inspection.row_view import Hidden, RowView, TokenView
 from spanelectra.inspection.terminal_picture import Column, column_lines
 from spanelectra.inspection.token_texts import TokenTexts, visible
 from spanelectra.losses import IGNORE_INDEX
@@ -34,58 +34,6 @@ from spanelectra.masking_setup import build_collator
 from spanelectra.run_data import Collate
 from spanelectra.schedules import Schedule
 from spanelectra.training_args import PretrainingArguments
-
-Hidden = Literal["[MASK]", "random", "kept", "sampled", "restored"]
-
-
-@dataclass(frozen=True)
-class TokenView:
-    """One token of a row.
-
-    Attributes:
-        text: of the original token, with a space before it where its text has one.
-        starts_word: whether a word starts here; never for special tokens.
-        is_special: [CLS], [SEP] and the like.
-        reads: the token in its place that the model reads.
-        hidden: what was done to a masked token, ``None`` for the others. In rows of ``spanelectra corrupt`` a masked
-            token was ``sampled`` or, where the sample is the original, ``restored``.
-        span: name of the span that it is part of: ``m1``, ``m2``, … are masked, ``d1``, ``d2``, … decoys; ``m`` for a
-            token that was masked by itself, ``None`` outside.
-        left_of, right_of: names of the spans that this is the left, or right, boundary of.
-    """
-
-    text: str
-    starts_word: bool
-    is_special: bool
-    reads: str
-    hidden: Hidden | None
-    span: str | None
-    left_of: tuple[str, ...]
-    right_of: tuple[str, ...]
-
-    @property
-    def is_masked(self) -> bool:
-        """Whether the generator is to predict it."""
-        return self.hidden is not None
-
-
-@dataclass(frozen=True)
-class RowView:
-    """One row.
-
-    Attributes:
-        number: in its split, from 0.
-        documents: its tokens, document by document: each ends with its [SEP], the first begins with [CLS]. The last
-            one may go on in the next row.
-    """
-
-    number: int
-    documents: tuple[tuple[TokenView, ...], ...]
-
-    @property
-    def tokens(self) -> tuple[TokenView, ...]:
-        """All its tokens."""
-        return tuple(token for document in self.documents for token in document)
 
 
 def view_rows(

@@ -10,12 +10,8 @@ from spanelectra.atomic_files import write_text
 from spanelectra.console import make_console, make_output, say
 from spanelectra.data.row_dataset import Split
 from spanelectra.errors import UserError
-from spanelectra.inspection.batch_view import RowView, describe_masking, print_rows, view_rows
-from spanelectra.inspection.beliefs import DEFAULT_MASK_RATIO, DEFAULT_TEXT, look
-from spanelectra.inspection.html_picture import html_document
-from spanelectra.inspection.opening import open_for_inspection
 from spanelectra.inspection.picture import Picture
-from spanelectra.inspection.terminal_picture import print_picture
+from spanelectra.inspection.row_view import RowView
 
 PORT = 8765
 ROWS = 3
@@ -69,6 +65,13 @@ def inspect(
     _refuse_idle_options(for_rows, prepared is not None, "goes with --prepared ROWS")
     _refuse_idle_options({"overwrite": overwrite}, html is not None, "goes with --html FILE")
     _refuse_idle_options({"mask": mask is not None}, terminal or html is not None, "goes with --terminal or --html")
+    # here, for help must not take the seconds that these take
+    from spanelectra.inspection.batch_view import describe_masking, print_rows, view_rows
+    from spanelectra.inspection.beliefs import DEFAULT_MASK_RATIO, DEFAULT_TEXT, look
+    from spanelectra.inspection.html_picture import html_document
+    from spanelectra.inspection.opening import open_for_inspection
+    from spanelectra.inspection.terminal_picture import print_picture
+
     opens_page = prepared is None and not terminal and html is None
     _refuse_idle_options({"port": port != PORT}, opens_page, "is of the page, which is not opened here")
     if prepared is not None:
