@@ -147,6 +147,11 @@ def test_records_are_documents_whatever_the_separator(tmp_path):
         assert (statistics.documents, statistics.files) == (2, 1)
     tsv = write(tmp_path / "a.tsv", 'text\tlabel\n"An unbalanced quote\t1\nnext\t0\n')
     assert texts(tsv) == ['"An unbalanced quote', "next"]
+    # as spreadsheets write it where the comma is of numbers; bytes that tell so are not counted twice
+    statistics = CorpusStatistics()
+    content = 'price;text\n4,5;"Good; cheap, too"\n4;bad\n'
+    assert texts(write(tmp_path / "b.csv", content), statistics=statistics) == ["Good; cheap, too", "bad"]
+    assert statistics.bytes_read == len(content)
 
 
 def test_a_missing_column_is_named_with_its_neighbours(tmp_path):

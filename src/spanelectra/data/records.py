@@ -7,6 +7,7 @@ import json
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ from spanelectra.errors import UserError, did_you_mean, reason_of
 
 ROWS_PER_BATCH = 256
 LARGEST_ROW_GROUP = 1 << 32  # bytes; a row group is decompressed whole
+TAB, COMMA, SEMICOLON = "\t", ",", ";"
+_SEPARATORS = {TAB: "tab", COMMA: "comma", SEMICOLON: "semicolon"}
+# Rows of a CSV file that tell what separates its fields.
+_ROWS_TO_JUDGE_BY = 20
 
 
 def json_records(
@@ -33,12 +38,30 @@ def json_records(
         yield number, record
 
 
+def csv_separator(path: Path, encoding: str = "utf-8") -> str:
+    """What separates the fields of a CSV file: a comma, or the semicolon of spreadsheets whose numbers have commas.
+
+    A semicolon where each of the first rows has one outside quotes, unless commas cut all of them alike.
+    """
+    commas, semicolons = (_widths(path, encoding, separator) for separator in (COMMA, SEMICOLON))
+    if len(semicolons) < 2 or min(semicolons) < 2 or (len(set(commas)) == 1 and commas[0] > 1):
+        return COMMA
+    return SEMICOLON if len(set(semicolons)) == 1 or commas[0] == 1 else COMMA
+
+
+def _widths(path: Path, encoding: str, separator: str) -> list[int]:
+    """Fields of the first rows; of one that is malformed 0."""
+    widths = []
+    try:
+        for _, row in islice(delimited_rows(path, encoding, separator=separator), _ROWS_TO_JUDGE_BY):
+            widths.append(len(row))
+    except UserError:
+        widths.append(0)
+    return widths
+
+
 def delimited_rows(
-    path: Path,
-    encoding: str = "utf-8",
-    on_bytes: Callable[[int], None] = lambda count: None,
-    *,
-    tab_separated: bool,
+    path: Path, encoding: str = "utf-8", on_bytes: Callable[[int], None] = lambda count: None, *, separator: str
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of each row of a CSV (quoted as in RFC 4180) or TSV file (no quoting).
 
@@ -46,10 +69,10 @@ def delimited_rows(
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the largest that a C long holds on every platform
     lines = read_lines(path, encoding=encoding, on_bytes=on_bytes)
-    if tab_separated:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    if separator == TAB:
+        reader = csv.reader(lines, delimiter=TAB, quoting=csv.QUOTE_NONE)
     else:
-        reader = csv.reader(lines, strict=True)
+        reader = csv.reader(lines, delimiter=separator, strict=True)
     begins = 1
     try:
         for row in reader:
@@ -62,7 +85,7 @@ def delimited_rows(
         raise UserError(f"{path}:{begins}: malformed ({error}).{hint}") from None
 
 
-def wrong_width(path: Path | str, line: int, fields: list[str], first: list[str], *, tab_separated: bool) -> UserError:
+def wrong_width(path: Path | str, line: int, fields: list[str], first: list[str], *, separator: str) -> UserError:
     """The error for a row that has another number of fields than the first, with what is likely to be the cause.
 
     Args:
@@ -70,9 +93,9 @@ def wrong_width(path: Path | str, line: int, fields: list[str], first: list[str]
         line: the row's last line.
         fields: the row's.
         first: the first row's.
-        tab_separated: whether it is a TSV file, else CSV.
+        separator: what separates them.
     """
-    separator = "tab" if tab_separated else "comma"
+    name = _SEPARATORS[separator]
     further_lines = sum(field.count("\n") for field in fields)
     causes = []
     if any("\n" in field for field in first):
@@ -80,11 +103,9 @@ def wrong_width(path: Path | str, line: int, fields: list[str], first: list[str]
     if further_lines:
         causes.append(f'a quote (") that is closed only in line {line}')
     if len(fields) < len(first):
-        causes += (
-            [f"a missing {separator}", "a line break in a text"] if not further_lines else [f"a missing {separator}"]
-        )
+        causes += [f"a missing {name}", "a line break in a text"] if not further_lines else [f"a missing {name}"]
     elif not further_lines:
-        causes.append("a tab in a text" if tab_separated else 'a comma in a text without quotes (")')
+        causes.append("a tab in a text" if separator == TAB else f'a {name} in a text without quotes (")')
     count = f"{len(fields)} field{'s' * (len(fields) != 1)}"
     return UserError(
         f"{path}:{line - further_lines}: {count} where the first line has {len(first)}: {', or '.join(causes)}? "
@@ -102,7 +123,8 @@ def read_delimited(
     path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None], *, tab_separated: bool
 ) -> Iterator[str]:
     """Yield the column of a CSV or TSV file, whose first line names the columns."""
-    rows = delimited_rows(path, encoding, on_bytes, tab_separated=tab_separated)
+    separator = TAB if tab_separated else csv_separator(path, encoding)
+    rows = delimited_rows(path, encoding, on_bytes, separator=separator)
     first = next(rows, None)
     if first is None:
         return
@@ -110,7 +132,7 @@ def read_delimited(
     column = _column_index(header, text_column, str(path))
     for number, row in rows:
         if len(row) != len(header):
-            raise wrong_width(path, number, row, header, tab_separated=tab_separated)
+            raise wrong_width(path, number, row, header, separator=separator)
         yield row[column]
 
 

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from spanelectra.data.records import delimited_rows, json_records, wrong_width
+from spanelectra.data.records import TAB, csv_separator, delimited_rows, json_records, wrong_width
 from spanelectra.data.text_files import COMPRESSIONS, did_you_mean_path
 from spanelectra.errors import UserError, did_you_mean, reason_of
 
@@ -131,19 +131,13 @@ def read_table(
 
 
 def _from_lines(path: str, extension: str, header: str, names: Collection[str], encoding: str) -> Table:
-    rows = [Row(*row) for row in delimited_rows(Path(path), encoding, tab_separated=extension != ".csv")]
+    separator = csv_separator(Path(path), encoding) if extension == ".csv" else TAB
+    rows = [Row(*row) for row in delimited_rows(Path(path), encoding, separator=separator)]
     if not rows:
         return Table(path, [], False, [])
-    width = len(rows[0].fields)
-    semicolons = {row.fields[0].count(";") for row in rows[:20]} if width == 1 and extension == ".csv" else {0}
-    if len(rows) > 1 and len(semicolons) == 1 and semicolons != {0}:
-        raise _semicolons(path)
     for row in rows:
-        if len(row.fields) != width:
-            count = ",".join(row.fields).count(";")
-            if width == 1 and extension == ".csv" and 0 < rows[0].fields[0].count(";") <= count:
-                raise _semicolons(path)
-            raise wrong_width(path, row.line, row.fields, rows[0].fields, tab_separated=extension != ".csv")
+        if len(row.fields) != len(rows[0].fields):
+            raise wrong_width(path, row.line, row.fields, rows[0].fields, separator=separator)
     remarks: list[str] = []
     named = header == "yes"
     if header == "auto":
@@ -156,11 +150,7 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
             )
     if named:
         return Table(path, [name.strip() for name in rows[0].fields], True, rows[1:], remarks)
-    return Table(path, list(map(str, range(width))), False, rows)
-
-
-def _semicolons(path: str) -> UserError:
-    return UserError(f"{path}: its columns seem to be separated by ';'; save it with commas or tabs between them.")
+    return Table(path, list(map(str, range(len(rows[0].fields)))), False, rows)
 
 
 def _names_columns(rows: list[list[str]], usual_names: Collection[str]) -> Literal["yes", "no", "perhaps"]:
