@@ -21,7 +21,6 @@ from efficiency.comparisons import (
     CONFIDENCE,
     Judgement,
     Line,
-    Scores,
     averaged_tasks,
     crossings,
     flops_needed,
@@ -57,9 +56,14 @@ def missing(planned: Sequence[Planned]) -> str:
     return f"**Not complete: {done} of {done + len(open_units)} units.** Missing: {', '.join(parts)}."
 
 
+def measures_of(tier: Tier, averaged: Sequence[str]) -> dict[str, list[str]]:
+    """What is shown of a method, and the tasks whose mean it is."""
+    return {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}
+
+
 def score_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
     """A row for every budget and method: the mean, each task, the probe, and what it cost."""
-    measures = {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}
+    measures = measures_of(tier, averaged)
     # the probe is scored on dev, and so shown beside it alone
     probed = tier.probe["only"] if split == "dev" else []
     headings = ["FLOPs", "method", *measures, *(f"probe {task}" for task in probed), "M tokens", "hours (processor)"]
@@ -108,7 +112,7 @@ def _hours(found: Sequence[Line]) -> str:
 def difference_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
     """Ours minus each other method, for the mean and every task: a column a budget."""
     rows = []
-    for measure, tasks in {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}.items():
+    for measure, tasks in measures_of(tier, averaged).items():
         ours = scores_of(lines, tier.ours, tasks, split)
         for name in others_of(tier):
             found = {d.budget: d for d in paired_differences(ours, scores_of(lines, name, tasks, split))}
@@ -124,34 +128,27 @@ def difference_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str],
 
 def pair_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
     """Each method of the tier's pairs minus its control: a row a pair and budget, a column a measure."""
-
-    def measured(name: str) -> dict[str, Scores]:
-        tasks = {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}
-        # the probe is scored on dev alone
-        probed = tier.probe["only"] if split == "dev" else []
-        return {
-            **{measure: scores_of(lines, name, of, split) for measure, of in tasks.items()},
-            **{f"probe {task}": probe_scores(lines, name, task) for task in probed},
-        }
-
+    measures = measures_of(tier, averaged)
+    # the probe is scored on dev, and so shown beside it alone
+    probed = tier.probe["only"] if split == "dev" else []
     rows = []
-    for name, control in tier.pairs:
-        found = [
-            {difference.budget: str(difference) for difference in paired_differences(ours, theirs)}
-            for ours, theirs in zip(measured(name).values(), measured(control).values(), strict=True)
+    for pair in tier.pairs:
+        compared = [
+            *([scores_of(lines, name, tasks, split) for name in pair] for tasks in measures.values()),
+            *([probe_scores(lines, name, task) for name in pair] for task in probed),
         ]
+        found = [{d.budget: str(d) for d in paired_differences(ours, control)} for ours, control in compared]
         for budget in (budget.flops for budget in tier.budgets):
             if any(budget in column for column in found):
-                rows.append([f"{budget:.2g}", name, control, *(column.get(budget, "-") for column in found)])
-    if not rows:
-        return "Not yet: no pair has a seed in common."
-    return table(["FLOPs", "method", "less", *measured(tier.ours)], rows)
+                rows.append([f"{budget:.2g}", *pair, *(column.get(budget, "-") for column in found)])
+    headings = ["FLOPs", "method", "less", *measures, *(f"probe {task}" for task in probed)]
+    return table(headings, rows) if rows else "Not yet: no pair has a seed in common."
 
 
 def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> str:
     """FLOPs that every method needs for the reference's score at the judged budget, and where curves cross."""
     rows, largest = [], judged_at(tier, lines, averaged, split)
-    for measure, tasks in {AVERAGE: list(averaged), **{task: [task] for task in tier.tasks}}.items():
+    for measure, tasks in measures_of(tier, averaged).items():
         reference = scores_of(lines, tier.reference, tasks, split)
         if largest not in reference:
             continue

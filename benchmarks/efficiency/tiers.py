@@ -93,7 +93,7 @@ class Tier:
     """See docs/efficiency-protocol.md; budgets come in rising order, ``speed`` multiplies the rates of the stages.
 
     Attributes:
-        pairs: a method with one part more, and the method without it.
+        pairs: a method, and its control: the one that it differs from by what is asked.
     """
 
     name: str
@@ -155,9 +155,9 @@ def read_tier(path: Path) -> Tier:
             speed=float(content.get("speed", 1.0)),
             reuses=tuple(content.get("reuses", ())),
             rates_from=Path(content["rates_from"]) if "rates_from" in content else None,
-            pairs=tuple((more, less) for more, less in content.get("pairs", ())),
+            pairs=tuple(_pair(entry, path) for entry in content.get("pairs", ())),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
     _check(tier, path)
     return tier
@@ -235,6 +235,13 @@ def _method(name: str, definition: dict[str, Any], common: dict[str, Any], path:
         rates_of=definition.get("rates_of", name),
         control=bool(definition.get("control", False)),
     )
+
+
+def _pair(entry: Any, path: Path) -> tuple[str, str]:
+    is_pair = isinstance(entry, list) and len(entry) == 2 and all(isinstance(name, str) for name in entry)
+    if not is_pair or entry[0] == entry[1]:
+        raise UserError(f"{path}: pairs: each is [method, control], two names of methods, not {entry!r}.")
+    return entry[0], entry[1]
 
 
 def _check(tier: Tier, path: Path) -> None:

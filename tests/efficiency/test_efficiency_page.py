@@ -164,10 +164,16 @@ def test_a_part_is_compared_with_its_own_control(tmp_path: Path) -> None:
     for line in lines:
         layers = [0.0, 9.0 + line["seed"]] if line["method"] == "spanbert" else [5.0, 1.0]
         line["probe"] = {"sst2": {"layers": layers, "fresh_layers": [99.0]}}
+        line["tasks"]["sst2"]["dev"] += 0.2 * line["seed"] * (line["method"] == "spanbert")
     written = page.pair_table(tier, lines, ["sst2", "conll2003"], "dev")
     heading, _, *rows = written.splitlines()
     assert heading == "| FLOPs | method | less | mean | sst2 | conll2003 | probe sst2 |"
-    assert rows[0].startswith("| 1e+10 | spanbert | electra | +2.00 (2) |") and len(rows) == 2
+    expected = comparisons.paired_differences(
+        *(comparisons.scores_of(lines, name, ["sst2", "conll2003"]) for name in ("spanbert", "electra"))
+    )
+    assert rows[0].startswith("| 1e+10 | spanbert | electra | +2.15 ± ") and len(rows) == 2
+    assert all(f"| electra | {difference} | " in row for difference, row in zip(expected, rows, strict=True))
+    assert all(" | +2.00 (2) | " in row for row in rows)  # of conll2003, which all seeds make alike
     assert [row.split(" | ")[-1][:5] for row in rows] == ["+5.50", "+5.50"]
     assert "probe" not in page.pair_table(tier, lines, ["sst2"], "test")
     assert "Each part against its own control" in page.section(tier, lines, "p", "command")
@@ -175,6 +181,7 @@ def test_a_part_is_compared_with_its_own_control(tmp_path: Path) -> None:
     other = tmp_path / "other.yaml"
     other.write_text(f"extends: {file.name}\nname: other\n", encoding="utf-8")
     assert read_tier(other).pairs == ()
+    assert "Each part against" not in page.section(read_tier(other), lines, "p", "command")
     assert page.pair_table(read_tier(file), lines[:1], ["sst2"], "dev").startswith("Not yet")
 
 

@@ -193,7 +193,12 @@ def test_a_variant_goes_on_beside_the_method_that_it_is_a_variant_of(tmp_path):
         ("name: small", "name: small\nmethods: {bert: {like: brt}}", "like 'brt'"),
         ("name: small", "name: small\nours: bort", "'bort' is none of its methods"),
         ("name: small", "name: small\npairs: [[bert, bort]]", "'bort' is none of its methods"),
-        ("name: small", "name: small\npairs: [bert]", "ValueError"),
+        (
+            "name: small",
+            "name: small\npairs: [bert]",
+            "pairs: each is .method, control.*, not 'bert'",
+        ),
+        ("name: small", "name: small\npairs: [[bert, bert]]", "pairs: each is"),
         (
             "name: small",
             "name: small\nmethods: {spanelectra: {like: spanelectra, stages: {generator: {share: 0.9}}}}",

@@ -16,7 +16,14 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeAlias, get_args
 
-from spanelectra.data.records import read_dataset, read_delimited, read_json_lines, read_parquet
+from spanelectra.data.records import (
+    TAB,
+    csv_separator,
+    read_dataset,
+    read_delimited,
+    read_json_lines,
+    read_parquet,
+)
 from spanelectra.data.text_files import COMPRESSIONS, cut_at_whitespace, did_you_mean_path, read_lines
 from spanelectra.errors import UserError, did_you_mean
 
@@ -220,7 +227,8 @@ def _read_source(
     elif extension == ".parquet":
         texts = read_parquet(path, text_column, on_bytes)
     elif extension in (".csv", ".tsv"):
-        texts = read_delimited(path, text_column, encoding, on_bytes, tab_separated=extension == ".tsv")
+        separator = TAB if extension == ".tsv" else csv_separator(path, encoding)
+        texts = read_delimited(path, text_column, encoding, on_bytes, separator=separator)
     else:
         texts = read_json_lines(path, text_column, encoding, on_bytes)
     return _split_records(texts, piece_characters)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
@@ -18,8 +19,9 @@ ROWS_PER_BATCH = 256
 LARGEST_ROW_GROUP = 1 << 32  # bytes; a row group is decompressed whole
 TAB, COMMA, SEMICOLON = "\t", ",", ";"
 _SEPARATORS = {TAB: "tab", COMMA: "comma", SEMICOLON: "semicolon"}
-# Rows of a CSV file that tell what separates its fields.
-_ROWS_TO_JUDGE_BY = 20
+# Lines of a CSV file that tell what separates its fields, and characters of such a line.
+_LINES_TO_JUDGE_BY = 20
+_LINE_TO_JUDGE_BY = 1 << 16
 
 
 def json_records(
@@ -41,21 +43,25 @@ def json_records(
 def csv_separator(path: Path, encoding: str = "utf-8") -> str:
     """What separates the fields of a CSV file: a comma, or the semicolon of spreadsheets whose numbers have commas.
 
-    A semicolon where each of the first rows has one outside quotes, unless commas cut all of them alike.
+    The first row decides, if it has but one of the two, commas between digits aside, and most rows below are cut by a
+    semicolon as well. Where it has both, semicolons separate if they cut the rows alike and commas do not.
     """
-    commas, semicolons = (_widths(path, encoding, separator) for separator in (COMMA, SEMICOLON))
-    if len(semicolons) < 2 or min(semicolons) < 2 or (len(set(commas)) == 1 and commas[0] > 1):
+    lines = list(islice(read_lines(path, encoding=encoding, limit=_LINE_TO_JUDGE_BY), _LINES_TO_JUDGE_BY))
+    semicolons = _widths(lines, SEMICOLON)
+    commas = _widths([re.sub(r"(?<=\d),(?=\d)", "", line) for line in lines], COMMA)
+    if not semicolons or semicolons[0] < 2:
         return COMMA
-    return SEMICOLON if len(set(semicolons)) == 1 or commas[0] == 1 else COMMA
+    if commas[0] > 1:
+        return SEMICOLON if len(set(semicolons)) == 1 and len(set(commas)) > 1 else COMMA
+    return SEMICOLON if 2 * semicolons.count(1) < len(semicolons) else COMMA
 
 
-def _widths(path: Path, encoding: str, separator: str) -> list[int]:
-    """Fields of the first rows; of one that is malformed 0."""
-    widths = []
+def _widths(lines: list[str], separator: str) -> list[int]:
+    """Fields of every row, as far as they go; of one that is malformed 0."""
+    widths: list[int] = []
     try:
-        for _, row in islice(delimited_rows(path, encoding, separator=separator), _ROWS_TO_JUDGE_BY):
-            widths.append(len(row))
-    except UserError:
+        widths += (len(row) for row in csv.reader(lines, delimiter=separator, strict=True) if row)
+    except csv.Error:
         widths.append(0)
     return widths
 
@@ -120,10 +126,9 @@ def read_json_lines(path: Path, text_column: str, encoding: str, on_bytes: Calla
 
 
 def read_delimited(
-    path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None], *, tab_separated: bool
+    path: Path, text_column: str, encoding: str, on_bytes: Callable[[int], None], *, separator: str
 ) -> Iterator[str]:
     """Yield the column of a CSV or TSV file, whose first line names the columns."""
-    separator = TAB if tab_separated else csv_separator(path, encoding)
     rows = delimited_rows(path, encoding, on_bytes, separator=separator)
     first = next(rows, None)
     if first is None:

@@ -10,7 +10,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from spanelectra.data.records import TAB, csv_separator, delimited_rows, json_records, wrong_width
+from spanelectra.data.records import SEMICOLON, TAB, csv_separator, delimited_rows, json_records, wrong_width
 from spanelectra.data.text_files import COMPRESSIONS, did_you_mean_path
 from spanelectra.errors import UserError, did_you_mean, reason_of
 
@@ -138,7 +138,7 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
     for row in rows:
         if len(row.fields) != len(rows[0].fields):
             raise wrong_width(path, row.line, row.fields, rows[0].fields, separator=separator)
-    remarks: list[str] = []
+    remarks = [f"{path}: its fields are taken to be separated by ';'."] if separator == SEMICOLON else []
     named = header == "yes"
     if header == "auto":
         verdict = _names_columns([row.fields for row in islice(rows, _ROWS_TO_JUDGE_BY)], names)
@@ -150,7 +150,7 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
             )
     if named:
         return Table(path, [name.strip() for name in rows[0].fields], True, rows[1:], remarks)
-    return Table(path, list(map(str, range(len(rows[0].fields)))), False, rows)
+    return Table(path, list(map(str, range(len(rows[0].fields)))), False, rows, remarks)
 
 
 def _names_columns(rows: list[list[str]], usual_names: Collection[str]) -> Literal["yes", "no", "perhaps"]:

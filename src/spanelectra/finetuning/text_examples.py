@@ -122,7 +122,7 @@ def _columns(
             count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
             raise UserError(
                 f"{table.path}: no column is left for the label; choose one with --label_column. (It has {count}; tsv "
-                "separates them by tabs, csv by commas.)"
+                "separates them by tabs, csv by commas or semicolons.)"
             )
         if labelled or (not table.named and columns[-1] in free):
             label = free[-1]

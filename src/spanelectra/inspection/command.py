@@ -65,32 +65,35 @@ def inspect(
     _refuse_idle_options(for_rows, prepared is not None, "goes with --prepared ROWS")
     _refuse_idle_options({"overwrite": overwrite}, html is not None, "goes with --html FILE")
     _refuse_idle_options({"mask": mask is not None}, terminal or html is not None, "goes with --terminal or --html")
-    # here, for help must not take the seconds that these take
-    from spanelectra.inspection.batch_view import describe_masking, print_rows, view_rows
-    from spanelectra.inspection.beliefs import DEFAULT_MASK_RATIO, DEFAULT_TEXT, look
-    from spanelectra.inspection.html_picture import html_document
-    from spanelectra.inspection.opening import open_for_inspection
-    from spanelectra.inspection.terminal_picture import print_picture
-
     opens_page = prepared is None and not terminal and html is None
     _refuse_idle_options({"port": port != PORT}, opens_page, "is of the page, which is not opened here")
     if prepared is not None:
         if text is not None or terminal or html is not None:
             raise UserError("--prepared prints rows of data: leave out the text, --terminal and --html.")
+        # here and below, for help and mistakes must not take the seconds that this takes
+        from spanelectra.inspection.batch_view import describe_masking, print_rows, view_rows
+
         views = view_rows(prepared, rows, first_row, split=split, run=model, mask_ratio=mask_ratio, seed=seed)
         output.print(describe_masking(prepared, model, mask_ratio), markup=False, highlight=False)
         print_rows(views, output)
         return views
     if model is None:
         raise UserError("--model RUN is missing: the directory of a run or of an export (or give --prepared ROWS).")
+    if mask is not None and mask_ratio is not None:
+        raise UserError("--mask says what is masked, --mask_ratio how much of it at random: give one of them.")
+    if opens_page and (mask_ratio is not None or seed is not None):
+        raise UserError("--mask_ratio and --seed go with --terminal, --html or --prepared; the page has its own.")
     target = _check_html_file(html, overwrite=overwrite) if html is not None else None
+    from spanelectra.inspection.beliefs import DEFAULT_MASK_RATIO, DEFAULT_TEXT, look
+    from spanelectra.inspection.html_picture import html_document
+    from spanelectra.inspection.opening import open_for_inspection
+    from spanelectra.inspection.terminal_picture import print_picture
+
+    shown = text if text is not None else DEFAULT_TEXT
     inspected = open_for_inspection(model)
     notes = make_console(quiet)
     if terminal or target is not None:
         ratio = DEFAULT_MASK_RATIO if mask_ratio is None else mask_ratio
-        shown = text if text is not None else DEFAULT_TEXT
-        if mask is not None and mask_ratio is not None:
-            raise UserError("--mask says what is masked, --mask_ratio how much of it at random: give one of them.")
         picture = look(
             inspected, shown, phrases=[mask] if isinstance(mask, str) else mask, seed=seed or 0, mask_ratio=ratio
         )
@@ -100,12 +103,10 @@ def inspect(
             write_text(target, html_document(picture, inspected.source))
             say(notes, f"the picture is in {target}")
         return picture
-    if mask_ratio is not None or seed is not None:
-        raise UserError("--mask_ratio and --seed go with --terminal, --html or --prepared; the page has its own.")
     # here, because nothing else needs a server
     from spanelectra.inspection.page import make_page_server
 
-    server = make_page_server(inspected, text if text is not None else DEFAULT_TEXT, port)
+    server = make_page_server(inspected, shown, port)
     # whatever else is not to be said, a page without an address would be none
     say(
         Console(stderr=True, soft_wrap=True),
