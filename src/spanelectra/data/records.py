@@ -21,7 +21,7 @@ TAB, COMMA, SEMICOLON = "\t", ",", ";"
 _SEPARATORS = {TAB: "tab", COMMA: "comma", SEMICOLON: "semicolon"}
 # Lines of a CSV file that tell what separates its fields, and characters of such a line.
 _LINES_TO_JUDGE_BY = 20
-_LINE_TO_JUDGE_BY = 1 << 16
+_CHARACTERS_TO_JUDGE_BY = 1 << 16
 
 
 def json_records(
@@ -46,7 +46,7 @@ def csv_separator(path: Path, encoding: str = "utf-8") -> str:
     The first row decides, if it has but one of the two, commas between digits aside, and most rows below are cut by a
     semicolon as well. Where it has both, semicolons separate if they cut the rows alike and commas do not.
     """
-    lines = list(islice(read_lines(path, encoding=encoding, limit=_LINE_TO_JUDGE_BY), _LINES_TO_JUDGE_BY))
+    lines = list(islice(read_lines(path, encoding=encoding, limit=_CHARACTERS_TO_JUDGE_BY), _LINES_TO_JUDGE_BY))
     semicolons = _widths(lines, SEMICOLON)
     commas = _widths([re.sub(r"(?<=\d),(?=\d)", "", line) for line in lines], COMMA)
     if not semicolons or semicolons[0] < 2:
