@@ -1,4 +1,4 @@
-"""The README's table of scores, from the results that are committed.
+"""The README's table and picture of scores, from the results that are committed.
 
 python benchmarks/efficiency/front_page.py
 """
@@ -10,11 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from efficiency.comparisons import Line, scores_of, summarise
+from efficiency import front_picture
+from efficiency.comparisons import Line, Scores, scores_of, summarise
 from efficiency.results_file import KEY, read_lines, results_path
 from results_page import replace_section, table
 
 README = Path(__file__).parent.parent.parent / "README.md"
+PICTURE = README.parent / "docs" / "images" / "scores.png"
 TASKS = ("conll2003", "sst2", "sst2-500")
 # A line of the table -> the method in the results.
 METHODS = {
@@ -26,6 +28,7 @@ METHODS = {
     "SpanElectra, all four objectives, two stages": "spanelectra",
     "`tiny-generator` for 70%, then ATO and SBPO": "mlm-then-both",
 }
+FRESH = "random"
 # Encoder -> the tiers that have it, and the budgets that are shown.
 ENCODERS = {
     "128 x 4": (("tier1", "default-recipe", "candidates", "parts", "next-recipe"), (1e13, 4e13, 1.6e14)),
@@ -55,6 +58,25 @@ def score_table() -> str:
     return table(headings, [[label, *row] for label, row in cells.items() if any(row)])
 
 
+def picture_panels() -> tuple[dict[str, dict[str, Scores]], dict[str, float]]:
+    """The first encoder's methods that have several budgets, and fresh weights, under the titles of two panels."""
+    encoder, (tiers, budgets) = next(iter(ENCODERS.items()))
+    lines = [line for line in lines_of(tiers) if line["budget"] in (0.0, *budgets)]
+    titles = {f"Mean of three tasks, dev ({encoder})": TASKS, f"CoNLL-2003, entity F1, dev ({encoder})": TASKS[:1]}
+    panels = {
+        title: {_short(label): scores_of(lines, method, tasks) for label, method in METHODS.items()}
+        for title, tasks in titles.items()
+    }
+    fresh = {title: summarise(scores_of(lines, FRESH, tasks)[0.0].values()).mean for title, tasks in titles.items()}
+    several = {title: {name: found for name, found in of.items() if len(found) > 1} for title, of in panels.items()}
+    return several, fresh
+
+
+def _short(label: str) -> str:
+    """A method's name where there is little room: no explanation, no markup."""
+    return label.partition(" (")[0].partition(",")[0].replace("*", "").replace("`", "").replace(" with ", "\nwith ")
+
+
 def _cell(scores: dict[int, float]) -> str:
     summary = summarise(scores.values())
     return f"{summary.mean:.1f}" + ("" if summary.deviation is None else f" ± {summary.deviation:.1f}")
@@ -62,3 +84,4 @@ def _cell(scores: dict[int, float]) -> str:
 
 if __name__ == "__main__":
     replace_section(README, "scores", score_table())
+    front_picture.draw(*picture_panels(), PICTURE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import zlib
 from pathlib import Path
@@ -9,10 +10,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 from small_tier import SMALL, run_all, write_tier
 
-from efficiency import comparisons, front_page, page
+from efficiency import comparisons, front_page, front_picture, page
 from efficiency.goals import goals
 from efficiency.plan import Unit
 from efficiency.results_file import append_line
@@ -258,3 +261,35 @@ def test_the_front_page_shows_what_the_results_say(tmp_path: Path, monkeypatch: 
         tasks = {task: {"dev": score} for task in front_page.TASKS}
         append_line(tmp_path / f"{tier}.jsonl", {**line, "tasks": tasks})
     assert front_page.score_table().splitlines()[2:] == ["| BERT | 71.0 ± 1.4 [71.0 ± 1.4] (2) |"]
+
+
+def test_the_front_picture_has_the_methods_that_were_run_at_several_budgets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(front_page, "results_path", lambda tier: tmp_path / f"{tier}.jsonl")
+    for method, budget, score in (
+        ("bert", 1e13, 70.0),
+        ("bert", 4e13, 72.0),
+        ("electra", 4e13, 69.0),
+        ("random", 0, 60.0),
+    ):
+        line = {"purpose": "evaluation", "method": method, "budget": float(budget), "seed": 1, "multiple": 1.0}
+        append_line(tmp_path / "tier1.jsonl", {**line, "tasks": {task: {"dev": score} for task in front_page.TASKS}})
+    panels, fresh = front_page.picture_panels()
+    assert list(panels.values()) == [{"BERT": {1e13: {1: 70.0}, 4e13: {1: 72.0}}}] * 2
+    assert list(fresh.values()) == [60.0, 60.0]
+    front_picture.draw(panels, fresh, tmp_path / "scores.svg")
+    drawn = (tmp_path / "scores.svg").read_text(encoding="utf-8")
+    assert all(f"<!-- {text} -->" in drawn for text in ("BERT", "fresh weights", "1e13", "4e13"))
+    assert "ELECTRA" not in drawn
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=8), st.floats(0.01, 5))
+def test_names_keep_their_order_and_their_distance(heights: list[float], distance: float) -> None:
+    placed = front_picture._apart(heights, distance)
+    by_height = [placed[index] for index in sorted(range(len(heights)), key=lambda index: heights[index])]
+    assert all(after - before >= distance - 1e-6 for before, after in itertools.pairwise(by_height))
+    # as many go up as down: the middle of all stays where it was
+    assert sum(placed) == pytest.approx(sum(heights), abs=1e-6)
+    if all(after - before >= distance for before, after in itertools.pairwise(sorted(heights))):
+        assert placed == pytest.approx(heights, abs=1e-6)
