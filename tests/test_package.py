@@ -51,7 +51,7 @@ def test_the_readme_names_every_source_file_and_no_other() -> None:
 def test_every_picture_is_on_a_page_and_every_page_finds_its_pictures() -> None:
     pictures = {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
     shown = set()
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
         links = re.findall(r"\]\(([^):]+\.png)\)", page.read_text(encoding="utf-8"))
         shown |= {(page.parent / link).resolve() for link in links}
     assert pictures <= shown and all(path.is_file() for path in shown)

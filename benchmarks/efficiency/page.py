@@ -1,8 +1,9 @@
-"""Results of a tier -> a section of `docs/results.md` and a plot. Says what is missing.
+"""Results of a tier -> a page in `docs/efficiency` with its pictures, and what `docs/results.md` says of it.
 
     python benchmarks/efficiency/page.py benchmarks/efficiency/tier1.yaml
 
-Scores on test are shown once every unit of the tier is there, and not before: everything is chosen on dev.
+It says what is missing. Scores on test are shown once every unit of the tier is there, and not before: everything is
+chosen on dev.
 """
 
 from __future__ import annotations
@@ -32,20 +33,21 @@ from efficiency.comparisons import (
     summarise,
 )
 from efficiency.goals import baselines_of, goals, judged_at, others_of
-from efficiency.plan import Planned, chosen_multiple, dev_score, plan
+from efficiency.plan import Planned, chosen_multiple, dev_score, open_units, plan
 from efficiency.plots import PANELS, plot_curves, plot_scores
 from efficiency.results_file import read_lines, results_path, with_rates
+from efficiency.tier_index import RESULTS_PAGE, write_index
 from efficiency.tiers import Tier, read_tier
-from results_page import replace_section, table
+from results_page import table
 
-ROOT = Path(__file__).parent.parent.parent
+PAGES = Path(__file__).parent.parent.parent / "docs" / "efficiency"
 AVERAGE = "mean"
 
 
 def missing(planned: Sequence[Planned]) -> str:
     """What is not there yet, in a sentence; empty where all is."""
-    open_units = [entry.unit for entry in planned if entry.state in ("ready", "waiting", "failed")]
-    counts = Counter((unit.purpose, unit.budget, unit.method) for unit in open_units)
+    still_open = open_units(planned)
+    counts = Counter((unit.purpose, unit.budget, unit.method) for unit in still_open)
     parts = [
         f"{method}{' learning rates' if purpose == 'tuning' else f' at {budget:.2g}' if budget else ''} ({count})"
         for (purpose, budget, method), count in counts.items()
@@ -53,7 +55,7 @@ def missing(planned: Sequence[Planned]) -> str:
     done = sum(entry.state == "done" for entry in planned)
     if not parts:
         return ""
-    return f"**Not complete: {done} of {done + len(open_units)} units.** Missing: {', '.join(parts)}."
+    return f"**Not complete: {done} of {done + len(still_open)} units.** Missing: {', '.join(parts)}."
 
 
 def measures_of(tier: Tier, averaged: Sequence[str]) -> dict[str, list[str]]:
@@ -235,16 +237,17 @@ def judgement_lines(tier: Tier, judgements: Sequence[Judgement]) -> list[str]:
     return lines
 
 
-def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
-    """The section of the results page."""
+def whole_page(tier: Tier, lines: list[Line], command: str) -> str:
+    """The page of a tier; what is missing is said at its top."""
     planned = plan(tier, lines)
     gaps = missing(planned)
     judgements = [judge_task(tier, lines, task) for task in tier.tasks]
     averaged = averaged_tasks(judgements)
     parts = [
-        f"## Who learns most from the same compute ({tier.name})",
+        f"# Who learns most from the same compute: {tier.name}",
         "",
-        f"Written by `{command}`; protocol: [efficiency-protocol.md](efficiency-protocol.md).",
+        *([tier.question, ""] if tier.question else []),
+        f"Written by `{command}`; [what all tiers say together](../results.md), [protocol](../efficiency-protocol.md).",
         "Mean ± sample standard deviation (seeds); a seed is a pre-training run, and its score on a task the mean of "
         f"{tier.fine_tuning_seeds} fine-tunings.",
         _made_on(lines),
@@ -252,17 +255,17 @@ def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
         *([gaps, ""] if gaps else []),
     ]
     rates = rate_table(tier, lines)
-    grid = ["### Learning rates, on dev", "", rates] if rates else []
+    grid = ["## Learning rates, on dev", "", rates] if rates else []
     if not any(line["purpose"] == "evaluation" for line in lines):
         return "\n".join([*parts, "No run has been evaluated yet.", "", *grid])
     parts += [
-        f"![score over training FLOPs and over wall time]({pictures}.png)",
+        f"![score over training FLOPs and over wall time]({tier.name}.png)",
         "",
     ]
     splits = ["dev"] + (["test"] if tier.score_test and not gaps else [])
     for split in splits:
         parts += [
-            f"### Scores on {split}",
+            f"## Scores on {split}",
             "",
             *([*judgement_lines(tier, judgements), ""] if split == "dev" and tier.fresh_method else []),
             score_table(tier, lines, averaged, split),
@@ -279,11 +282,11 @@ def section(tier: Tier, lines: list[Line], pictures: str, command: str) -> str:
             *(_against_reference(tier, lines, averaged, split) if tier.reference != tier.ours else []),
         ]
     parts += [
-        "### Held out",
+        "## Held out",
         "",
         "At the end of a run, and on the way. Each method has masks and heads of its own: no comparison of losses.",
         "",
-        f"![held-out loss and AUC over training FLOPs]({pictures}-curves.png)",
+        f"![held-out loss and AUC over training FLOPs]({tier.name}-curves.png)",
         "",
         held_out_table(tier, lines),
         "",
@@ -339,18 +342,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tier", type=Path)
     parser.add_argument("--results", type=Path, help="another file of results, for trials")
-    parser.add_argument("--page", type=Path, default=ROOT / "docs" / "results.md")
+    parser.add_argument("--out_dir", type=Path, default=PAGES)
     arguments = parser.parse_args()
     tier = with_rates(read_tier(arguments.tier))
     lines = read_lines(arguments.results or results_path(tier.name))
-    name = "efficiency" if tier.name == "tier1" else f"efficiency-{tier.name}"
     averaged = averaged_tasks([judge_task(tier, lines, task) for task in tier.tasks])
     if any(line["purpose"] == "evaluation" for line in lines):
-        plot_scores(tier, lines, averaged, arguments.page.with_name(f"{name}.png"))
-        plot_curves(tier, lines, arguments.page.with_name(f"{name}-curves.png"))
+        plot_scores(tier, lines, averaged, arguments.out_dir / f"{tier.name}.png")
+        plot_curves(tier, lines, arguments.out_dir / f"{tier.name}-curves.png")
     command = f"python benchmarks/efficiency/page.py benchmarks/efficiency/{arguments.tier.name}"
-    replace_section(arguments.page, name, section(tier, lines, name, command))
-    print(f"{arguments.page}: section {name} written")
+    page = arguments.out_dir / f"{tier.name}.md"
+    page.write_text(whole_page(tier, lines, command) + "\n", encoding="utf-8")
+    print(f"{page} written")
+    if arguments.out_dir == PAGES:
+        write_index(RESULTS_PAGE)
 
 
 if __name__ == "__main__":

@@ -140,6 +140,11 @@ def plan(tier: Tier, lines: list[Line], failed: Collection[str] = ()) -> list[Pl
     return [_with_state(*entry, lines, failed) for entry in _units(tier, lines, failed)]
 
 
+def open_units(planned: Collection[Planned]) -> list[Unit]:
+    """Those that have no result yet and are still to have one."""
+    return [entry.unit for entry in planned if entry.state in ("ready", "waiting", "failed")]
+
+
 def _units(tier: Tier, lines: list[Line], failed: Collection[str]) -> Iterator[tuple[Unit, bool, bool, float]]:
     """Units in order, each with whether all is known that it needs, whether it was dropped, and its share."""
     grids = {name: _tuning_units(tier, name) for name in tier.methods}

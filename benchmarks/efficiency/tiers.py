@@ -3,7 +3,8 @@
 A file may ``extends`` another one: what it names replaces what the other says, but for ``common``, which is merged.
 A method may be ``like`` another one, of this file or of those it extends; ``settings`` beside it go to every stage.
 ``rates_from`` is a tier's file: its choice of learning rates is taken over, by a method that has a name of its own of
-the one that it is ``like``, or of ``rates_of``. ``pairs`` are a method and its control each, not inherited.
+the one that it is ``like``, or of ``rates_of``. ``question``, what the tier asks, and ``pairs``, a method and its
+control each, are not inherited.
 """
 
 from __future__ import annotations
@@ -93,6 +94,7 @@ class Tier:
     """See docs/efficiency-protocol.md; budgets come in rising order, ``speed`` multiplies the rates of the stages.
 
     Attributes:
+        question: what it asks, a sentence for its page.
         pairs: a method, and its control: the one that it differs from by what is asked.
     """
 
@@ -111,6 +113,7 @@ class Tier:
     reuses: tuple[str, ...]
     rates_from: Path | None
     pairs: tuple[tuple[str, str], ...]
+    question: str
 
     @property
     def fresh_method(self) -> str | None:
@@ -128,7 +131,9 @@ def read_tier(path: Path) -> Tier:
         UserError: naming the file and the field, for a field that is unknown, missing or out of range.
     """
     content, library = _read_with_parents(path)
-    missing = sorted(_FIELDS - {"extends", "reuses", "rates_from", "score_test", "speed", "pairs"} - set(content))
+    missing = sorted(
+        _FIELDS - {"extends", "reuses", "rates_from", "score_test", "speed", "pairs", "question"} - set(content)
+    )
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} is missing.")
     try:
@@ -156,6 +161,7 @@ def read_tier(path: Path) -> Tier:
             reuses=tuple(content.get("reuses", ())),
             rates_from=Path(content["rates_from"]) if "rates_from" in content else None,
             pairs=tuple(_pair(entry, path) for entry in content.get("pairs", ())),
+            question=str(content.get("question", "")),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
@@ -182,7 +188,8 @@ def _read_with_parents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     library: dict[str, Any] = {}
     if "extends" in content:
         parent, library = _read_with_parents(path.parent / content["extends"])
-        parent.pop("pairs", None)
+        for name in ("pairs", "question"):
+            parent.pop(name, None)
     common = {**parent.get("common", {}), **content.get("common", {})}
     own = content.get("methods", {})
     # inside this file, a method that is like one of its own name is like the parent's
