@@ -27,13 +27,13 @@ OPEN_WITHOUT_US = """
 import importlib.util, json, sys
 assert importlib.util.find_spec("spanelectra") is None
 from transformers import AutoModel, AutoTokenizer, pipeline
-directory = sys.argv[1]
+directory, filled, judged = sys.argv[1:]
 model = AutoModel.from_pretrained(directory + "/discriminator")
 tokenizer = AutoTokenizer.from_pretrained(directory + "/discriminator")
 states = model(**tokenizer("The heart pumps blood through the body.", return_tensors="pt")).last_hidden_state
-fills = pipeline("fill-mask", directory + "/generator")("The heart pumps [MASK] through the body.", top_k=5)
+fills = pipeline("fill-mask", directory + "/generator")(filled, top_k=5)
 detect = pipeline("token-classification", directory + "/discriminator")
-verdicts = detect("The heart pumps government through the body.")
+verdicts = detect(judged)
 print(json.dumps({
     "class": type(model).__name__,
     "shape": list(states.shape),
@@ -41,6 +41,11 @@ print(json.dumps({
     "verdicts": [[v["word"], v["entity"], round(float(v["score"]), 3)] for v in verdicts],
 }))
 """
+
+
+# to fill, and to judge
+FILLED = "The heart pumps [MASK] through the body."
+JUDGED = "The heart pumps government through the body."
 
 
 def command(*words: str) -> subprocess.Popen[bytes]:
@@ -120,22 +125,23 @@ def write_results(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
     unigram = runs["joint"]["unigram_cross_entropy"]
     opened = results["exports"].get("joint")
-    shown = json.dumps(opened, indent=2) if opened else "not run: pass --clean_python"
-    return f"""Written by `python benchmarks/pretraining_proof.py --corpus TEXT --work_dir WORK`; the numbers are in
+    return f"""## Pre-training: the road works
+
+Written by `python benchmarks/pretraining_proof.py --corpus TEXT --work_dir WORK`; the numbers are in
 [pretraining.json](pretraining.json). One seed each ({runs["joint"]["seed"]}): this shows that the road works, not which
 method is better.
 
 Machine: {environment["processor"]}, {environment["cores"]} cores, one thread a run, two runs side by side **while other
 work ran on the same cores**, so rates are lower bounds. {versions}.
 
-## Preparing text
+### Preparing text
 
 Byte-level BPE of 10,000 tokens, rows of 128, 76 MB of textbooks, reviews, news and speeches. Memory stays flat as the
 text grows.
 
 {table(["text", "training tokens", "training rows", "held-out rows", "MB/s", "peak memory, MiB"], prepared)}
 
-## Joint and two-stage pre-training
+### Joint and two-stage pre-training
 
 The tiny recipe (ModernBERT, 128 wide, 4 layers). Guessing held-out tokens by frequency costs {unigram:.3f} nats each.
 The discriminator stage starts from the generator of the middle column, which stays frozen and draws its fakes.
@@ -150,14 +156,24 @@ not a comparison.
 
 {table(["held-out", *runs], numbers)}
 
-## The exported encoder without this package
+### The exported encoder without this package
 
-The joint run's export, opened in an environment that has transformers and not this package:
-
-```json
-{shown}
-```
+{opened_table(opened) if opened else "Not run: pass --clean_python."}
 """
+
+
+def opened_table(opened: dict[str, Any]) -> str:
+    """What an environment that has transformers and not this package made of the joint run's export."""
+    fills = ", ".join(f"`{token}` {probability:.3f}" for token, probability in opened["fills"])
+    # the byte-level alphabet's letter for a space
+    verdicts = [[f"`{token}`".replace("\u0120", " "), label, f"{p:.3f}"] for token, label, p in opened["verdicts"]]
+    states = " x ".join(map(str, opened["shape"]))
+    return f"""The joint run's export, opened in an environment that has transformers and not this package: a
+`{opened["class"]}` whose hidden states are {states}. Its generator fills "{FILLED}"
+with {fills}. Of every token of
+"{JUDGED}" its discriminator says, with a probability:
+
+{table(["token", "verdict", "probability"], verdicts)}"""
 
 
 def main() -> None:
@@ -199,7 +215,7 @@ def main() -> None:
         results["runs"][directory.name] = json.loads((directory / "metrics.json").read_text(encoding="utf-8"))
         results["environment"] = json.loads((directory / "environment.json").read_text(encoding="utf-8"))
     if arguments.clean_python:
-        words = [arguments.clean_python, "-c", OPEN_WITHOUT_US, str(work / "joint_export")]
+        words = [arguments.clean_python, "-c", OPEN_WITHOUT_US, str(work / "joint_export"), FILLED, JUDGED]
         opened = subprocess.run(words, check=True, capture_output=True, text=True, cwd=work)
         results["exports"]["joint"] = json.loads(opened.stdout.splitlines()[-1])
     docs = ROOT / "docs"
