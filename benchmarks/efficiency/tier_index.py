@@ -1,4 +1,4 @@
-"""Which tiers have results, what each asks and how much of it is there: a table in `docs/results.md`."""
+"""What each tier asks and how much of it is there: a table in `docs/results.md`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from results_page import replace_section, table
 TIERS = Path(__file__).parent
 RESULTS_PAGE = TIERS.parent.parent / "docs" / "results.md"
 # in the order in which one wants to read them; what is not named comes last
-_FIRST = ("tier1", "default-recipe", "parts", "start", "knobs", "next-recipe", "one-size-up", "finalists")
+_FIRST = "tier1 default-recipe largest-budget parts start knobs next-recipe one-size-up finalists".split()
 
 
 def write_index(page: Path) -> None:
@@ -21,17 +21,17 @@ def write_index(page: Path) -> None:
 
 
 def index_table() -> str:
-    """A row a tier that has results."""
+    """A row a tier; one that has results has a page."""
     rows = []
     for file in sorted(TIERS.glob("*.yaml"), key=_place):
         lines = read_lines(results_path(file.stem))
-        if not any(line["purpose"] == "evaluation" for line in lines):
-            continue
         tier = with_rates(read_tier(file))
         planned = plan(tier, lines)
         done = sum(entry.state == "done" for entry in planned)
         counted = f"{done} of {done + len(open_units(planned))}"
-        rows.append([f"[{tier.name}](efficiency/{tier.name}.md)", tier.question, counted])
+        is_there = any(line["purpose"] == "evaluation" for line in lines)
+        name = f"[{tier.name}](efficiency/{tier.name}.md)" if is_there else tier.name
+        rows.append([name, tier.question, counted])
     return table(["tier", "what it asks", "runs that are there"], rows)
 
 

@@ -296,7 +296,7 @@ def test_names_keep_their_order_and_their_distance(heights: list[float], distanc
         assert placed == pytest.approx(heights, abs=1e-6)
 
 
-def test_the_index_names_every_tier_that_has_results() -> None:
+def test_the_index_links_every_page_of_a_tier() -> None:
     shown = tier_index.RESULTS_PAGE.read_text(encoding="utf-8")
     assert tier_index.index_table() in shown
     with_page = {file.stem for file in page.PAGES.glob("*.md")}
