@@ -12,7 +12,17 @@ from results_page import replace_section, table
 TIERS = Path(__file__).parent
 RESULTS_PAGE = TIERS.parent.parent / "docs" / "results.md"
 # in the order in which one wants to read them; what is not named comes last
-_FIRST = "tier1 default-recipe largest-budget parts start knobs next-recipe one-size-up finalists".split()
+_FIRST = (
+    "tier1",
+    "default-recipe",
+    "largest-budget",
+    "parts",
+    "start",
+    "knobs",
+    "next-recipe",
+    "one-size-up",
+    "finalists",
+)
 
 
 def write_index(page: Path) -> None:
