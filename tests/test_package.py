@@ -12,6 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "spanelectra"
+PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,26 @@ def test_the_readme_names_every_source_file_and_no_other() -> None:
     assert named == {path for path in present if not path.endswith("__init__.py")}
 
 
-def test_every_picture_is_on_a_page_and_every_page_finds_its_pictures() -> None:
-    pictures = {path.resolve() for path in (ROOT / "docs" / "images").iterdir()}
-    shown = set()
-    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md")):
-        links = re.findall(r"\]\(([^):]+\.png)\)", page.read_text(encoding="utf-8"))
-        shown |= {(page.parent / link).resolve() for link in links}
-    assert pictures <= shown and all(path.is_file() for path in shown)
+def test_every_picture_is_on_a_page_and_every_link_leads_somewhere() -> None:
+    led_to = set()
+    for page in PAGES:
+        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        for link in re.findall(r"\]\(([^)\s:]+)\)", text):
+            file, _, heading = link.partition("#")
+            target = (page.parent / file).resolve() if file else page
+            assert target.exists(), f"{page}: {link}"
+            assert not heading or heading in _anchors(target), f"{page}: {link}"
+            led_to.add(target)
+    pictures = {
+        path.resolve() for folder in ("images", "efficiency") for path in (ROOT / "docs" / folder).glob("*.png")
+    }
+    assert pictures <= led_to
+
+
+def _anchors(page: Path) -> set[str]:
+    """A heading's name in a link, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_files_import_only_from_stations_before_them() -> None:
