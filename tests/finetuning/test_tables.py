@@ -220,6 +220,25 @@ def test_a_csv_of_commas_may_hold_semicolons(content: str, first: list[str], tmp
     assert read.rows[0].fields == first and not read.remarks
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "sep=;\nreview;stars\ngood, short;5\n",
+        '"sep=;"\r\nreview;stars\r\ngood, short;5\r\n',
+        "\ufeffSEP=;\nreview;stars\ngood, short;5\n",
+        'sep=,\nreview,stars\n"good, short",5\n',
+        'sep=,\n"review;x","stars;y"\n"good, short",5\n',
+    ],
+)
+def test_a_first_line_may_say_what_separates(content: str, tmp_path: Path) -> None:
+    read = table(tmp_path, content, "a.csv", header="yes")
+    assert [(row.line, row.fields) for row in read.rows] == [(3, ["good, short", "5"])]
+
+
+def test_a_text_that_speaks_of_separators_is_none(tmp_path: Path) -> None:
+    assert fields(table(tmp_path, "sep=; is a line\nfine\n", "a.csv", header="no")) == [["sep=; is a line"], ["fine"]]
+
+
 def test_texts_of_which_few_have_a_semicolon_stay_one_column(tmp_path: Path) -> None:
     assert fields(table(tmp_path, "Good; but slow\nfine\n", "a.csv", header="no")) == [["Good; but slow"], ["fine"]]
 

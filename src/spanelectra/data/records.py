@@ -44,9 +44,13 @@ def csv_separator(path: Path, encoding: str = "utf-8") -> str:
     """What separates the fields of a CSV file: a comma, or the semicolon of spreadsheets whose numbers have commas.
 
     The first row decides, if it has but one of the two, commas between digits aside, and most rows below are cut by a
-    semicolon as well. Where it has both, semicolons separate if they cut the rows alike and commas do not.
+    semicolon as well. Where it has both, semicolons separate if they cut the rows alike and commas do not. A first line
+    of ``sep=;``, by which spreadsheets are told, settles it.
     """
     lines = list(islice(read_lines(path, encoding=encoding, limit=_CHARACTERS_TO_JUDGE_BY), _LINES_TO_JUDGE_BY))
+    said = re.fullmatch(r'"?sep=([,;])"?\s*', lines[0], re.IGNORECASE) if lines else None
+    if said:
+        return said[1]
     semicolons = _widths(lines, SEMICOLON)
     commas = _widths([re.sub(r"(?<=\d),(?=\d)", "", line) for line in lines], COMMA)
     if not semicolons or semicolons[0] < 2:
@@ -71,7 +75,8 @@ def delimited_rows(
 ) -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of each row of a CSV (quoted as in RFC 4180) or TSV file (no quoting).
 
-    A row that spans lines has the number of its last; blank lines are passed over.
+    A row that spans lines has the number of its last; blank lines are passed over, and so is a first line that says
+    what separates (``sep=;``).
     """
     csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # the largest that a C long holds on every platform
     lines = read_lines(path, encoding=encoding, on_bytes=on_bytes)
@@ -82,7 +87,8 @@ def delimited_rows(
     begins = 1
     try:
         for row in reader:
-            if row:
+            says_separator = reader.line_num == 1 and separator.join(row).lower() == f"sep={separator}"
+            if row and not says_separator:
                 yield reader.line_num, row
             begins = reader.line_num + 1
     except csv.Error as error:
