@@ -225,6 +225,7 @@ def test_a_csv_of_commas_may_hold_semicolons(content: str, first: list[str], tmp
     [
         "sep=;\nreview;stars\ngood, short;5\n",
         '"sep=;"\r\nreview;stars\r\ngood, short;5\r\n',
+        "sep=; \nreview;stars\ngood, short;5\n",
         "\ufeffSEP=;\nreview;stars\ngood, short;5\n",
         'sep=,\nreview,stars\n"good, short",5\n',
         'sep=,\n"review;x","stars;y"\n"good, short",5\n',

@@ -87,7 +87,7 @@ def delimited_rows(
     begins = 1
     try:
         for row in reader:
-            says_separator = reader.line_num == 1 and separator.join(row).lower() == f"sep={separator}"
+            says_separator = reader.line_num == 1 and separator.join(row).strip().lower() == f"sep={separator}"
             if row and not says_separator:
                 yield reader.line_num, row
             begins = reader.line_num + 1
