@@ -225,6 +225,7 @@ def test_a_csv_of_commas_may_hold_semicolons(content: str, first: list[str], tmp
     [
         "sep=;\nreview;stars\ngood, short;5\n",
         '"sep=;"\r\nreview;stars\r\ngood, short;5\r\n',
+        "sep=;;\nreview;stars\ngood, short;5\n",
         "sep=; \nreview;stars\ngood, short;5\n",
         "\ufeffSEP=;\nreview;stars\ngood, short;5\n",
         'sep=,\nreview,stars\n"good, short",5\n',
@@ -234,6 +235,10 @@ def test_a_csv_of_commas_may_hold_semicolons(content: str, first: list[str], tmp
 def test_a_first_line_may_say_what_separates(content: str, tmp_path: Path) -> None:
     read = table(tmp_path, content, "a.csv", header="yes")
     assert [(row.line, row.fields) for row in read.rows] == [(3, ["good, short", "5"])]
+
+
+def test_a_first_line_of_a_tsv_may_say_so_too(tmp_path: Path) -> None:
+    assert fields(table(tmp_path, "sep=\t\ngood, short\t5\n", "a.tsv", header="no")) == [["good, short", "5"]]
 
 
 def test_a_text_that_speaks_of_separators_is_none(tmp_path: Path) -> None:

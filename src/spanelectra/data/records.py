@@ -18,6 +18,8 @@ from spanelectra.errors import UserError, did_you_mean, reason_of
 ROWS_PER_BATCH = 256
 LARGEST_ROW_GROUP = 1 << 32  # bytes; a row group is decompressed whole
 TAB, COMMA, SEMICOLON = "\t", ",", ";"
+# by which a spreadsheet is told, in a first line of its own; it may be padded with empty fields
+_SAYS_SEPARATOR = re.compile(r'"?sep=([,;\t])"?\1*\s*', re.IGNORECASE)
 _SEPARATORS = {TAB: "tab", COMMA: "comma", SEMICOLON: "semicolon"}
 # Lines of a CSV file that tell what separates its fields, and characters of such a line.
 _LINES_TO_JUDGE_BY = 20
@@ -48,8 +50,7 @@ def csv_separator(path: Path, encoding: str = "utf-8") -> str:
     of ``sep=;``, by which spreadsheets are told, settles it.
     """
     lines = list(islice(read_lines(path, encoding=encoding, limit=_CHARACTERS_TO_JUDGE_BY), _LINES_TO_JUDGE_BY))
-    said = re.fullmatch(r'"?sep=([,;])"?\s*', lines[0], re.IGNORECASE) if lines else None
-    if said:
+    if lines and (said := _SAYS_SEPARATOR.fullmatch(lines[0])):
         return said[1]
     semicolons = _widths(lines, SEMICOLON)
     commas = _widths([re.sub(r"(?<=\d),(?=\d)", "", line) for line in lines], COMMA)
@@ -87,7 +88,7 @@ def delimited_rows(
     begins = 1
     try:
         for row in reader:
-            says_separator = reader.line_num == 1 and separator.join(row).strip().lower() == f"sep={separator}"
+            says_separator = reader.line_num == 1 and _SAYS_SEPARATOR.fullmatch(separator.join(row))
             if row and not says_separator:
                 yield reader.line_num, row
             begins = reader.line_num + 1
