@@ -59,9 +59,7 @@ def test_every_picture_is_on_a_page_and_every_link_leads_somewhere() -> None:
             assert target.exists(), f"{page}: {link}"
             assert not heading or heading in _anchors(target), f"{page}: {link}"
             led_to.add(target)
-    pictures = {
-        path.resolve() for folder in ("images", "efficiency") for path in (ROOT / "docs" / folder).glob("*.png")
-    }
+    pictures = {path.resolve() for path in (ROOT / "docs").rglob("*.png")}
     assert pictures <= led_to
 
 

@@ -129,7 +129,7 @@ class Difference:
 def paired_differences(ours: Scores, other: Scores) -> list[Difference]:
     """Paired t test at every budget, its variance pooled over the budgets.
 
-    Two seeds at the largest budget say next to nothing of their spread; the seeds of the smaller budgets do, if the
+    Two or three seeds at the largest budget say little of their spread; the seeds of the smaller budgets do, if the
     spread of differences is the same at all of them, which is assumed. Degrees of freedom: seeds less budgets.
     """
     pairs = {

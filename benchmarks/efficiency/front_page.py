@@ -63,13 +63,13 @@ def picture_panels() -> tuple[dict[str, dict[str, Scores]], dict[str, float]]:
     encoder, (tiers, budgets) = next(iter(ENCODERS.items()))
     lines = [line for line in lines_of(tiers) if line["budget"] in (0.0, *budgets)]
     titles = {f"Mean of three tasks, dev ({encoder})": TASKS, f"CoNLL-2003, entity F1, dev ({encoder})": TASKS[:1]}
+    chosen = {_short(name): method for name, method in METHODS.items() if len(scores_of(lines, method, TASKS)) > 1}
     panels = {
-        title: {_short(label): scores_of(lines, method, tasks) for label, method in METHODS.items()}
+        title: {name: scores_of(lines, method, tasks) for name, method in chosen.items()}
         for title, tasks in titles.items()
     }
     fresh = {title: summarise(scores_of(lines, FRESH, tasks)[0.0].values()).mean for title, tasks in titles.items()}
-    several = {title: {name: found for name, found in of.items() if len(found) > 1} for title, of in panels.items()}
-    return several, fresh
+    return panels, fresh
 
 
 def _short(label: str) -> str:

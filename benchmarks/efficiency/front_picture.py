@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,6 +20,8 @@ NAME_HEIGHT = 0.07
 
 def draw(panels: Mapping[str, Mapping[str, Scores]], fresh: Mapping[str, float], out: Path) -> None:
     """Draw a panel a title; dots are means, hollow of one seed, faint ones seeds, bars one standard deviation.
+
+    A line that ends in a single seed is dashed.
 
     Args:
         panels: title -> method's name -> its scores, one budget or more.
@@ -51,10 +54,14 @@ def draw(panels: Mapping[str, Mapping[str, Scores]], fresh: Mapping[str, float],
                 color=f"C{number}",
                 marker="o",
                 markersize=4,
-                linewidth=1.6,
+                linestyle="none",
                 elinewidth=0.9,
                 capsize=2,
             )
+            points = list(zip(budgets, found, strict=True))
+            for (start, before), (end, after) in itertools.pairwise(points):
+                style = "--" if 1 in (before.count, after.count) else "-"
+                axis.plot([start, end], [before.mean, after.mean], style, color=f"C{number}", linewidth=1.6)
             for budget, by_seed in zip(budgets, scores.values(), strict=True):
                 axis.plot([budget] * len(by_seed), list(by_seed.values()), ".", color=f"C{number}", alpha=0.35)
                 if len(by_seed) == 1:

@@ -1,4 +1,4 @@
-"""Results of a tier -> a page in `docs/efficiency` with its pictures, and what `docs/results.md` says of it.
+"""Results of a tier -> a page in `docs/efficiency` with its pictures, and the table of tiers in `docs/results.md`.
 
     python benchmarks/efficiency/page.py benchmarks/efficiency/tier1.yaml
 
@@ -36,7 +36,7 @@ from efficiency.goals import baselines_of, goals, judged_at, others_of
 from efficiency.plan import Planned, chosen_multiple, dev_score, open_units, plan
 from efficiency.plots import PANELS, plot_curves, plot_scores
 from efficiency.results_file import read_lines, results_path, with_rates
-from efficiency.tier_index import RESULTS_PAGE, write_index
+from efficiency.tier_index import write_index
 from efficiency.tiers import Tier, read_tier
 from results_page import table
 
@@ -237,7 +237,7 @@ def judgement_lines(tier: Tier, judgements: Sequence[Judgement]) -> list[str]:
     return lines
 
 
-def whole_page(tier: Tier, lines: list[Line], command: str) -> str:
+def whole_page(tier: Tier, lines: list[Line]) -> str:
     """The page of a tier; what is missing is said at its top."""
     planned = plan(tier, lines)
     gaps = missing(planned)
@@ -247,7 +247,8 @@ def whole_page(tier: Tier, lines: list[Line], command: str) -> str:
         f"# Who learns most from the same compute: {tier.name}",
         "",
         *([tier.question, ""] if tier.question else []),
-        f"Written by `{command}`; [what all tiers say together](../results.md), [protocol](../efficiency-protocol.md).",
+        f"Written by `python benchmarks/efficiency/page.py benchmarks/efficiency/{tier.name}.yaml`; "
+        "[what all tiers say together](../results.md), [protocol](../efficiency-protocol.md).",
         "Mean ± sample standard deviation (seeds); a seed is a pre-training run, and its score on a task the mean of "
         f"{tier.fine_tuning_seeds} fine-tunings.",
         _made_on(lines),
@@ -341,21 +342,25 @@ def _made_on(lines: Sequence[Line]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tier", type=Path)
-    parser.add_argument("--results", type=Path, help="another file of results, for trials")
-    parser.add_argument("--out_dir", type=Path, default=PAGES)
+    parser.add_argument("--results", type=Path, help="another file of results, for trials; needs --out_dir")
+    parser.add_argument("--out_dir", type=Path, help="where the page of a trial goes")
     arguments = parser.parse_args()
+    is_trial = arguments.results is not None
+    if is_trial != (arguments.out_dir is not None):
+        parser.error("--results and --out_dir go together: docs/efficiency is of the results that are committed.")
+    out_dir = arguments.out_dir or PAGES
+    out_dir.mkdir(parents=True, exist_ok=True)
     tier = with_rates(read_tier(arguments.tier))
     lines = read_lines(arguments.results or results_path(tier.name))
     averaged = averaged_tasks([judge_task(tier, lines, task) for task in tier.tasks])
     if any(line["purpose"] == "evaluation" for line in lines):
-        plot_scores(tier, lines, averaged, arguments.out_dir / f"{tier.name}.png")
-        plot_curves(tier, lines, arguments.out_dir / f"{tier.name}-curves.png")
-    command = f"python benchmarks/efficiency/page.py benchmarks/efficiency/{arguments.tier.name}"
-    page = arguments.out_dir / f"{tier.name}.md"
-    page.write_text(whole_page(tier, lines, command) + "\n", encoding="utf-8")
+        plot_scores(tier, lines, averaged, out_dir / f"{tier.name}.png")
+        plot_curves(tier, lines, out_dir / f"{tier.name}-curves.png")
+    page = out_dir / f"{tier.name}.md"
+    page.write_text(whole_page(tier, lines) + "\n", encoding="utf-8")
     print(f"{page} written")
-    if arguments.out_dir == PAGES:
-        write_index(RESULTS_PAGE)
+    if not is_trial:
+        write_index()
 
 
 if __name__ == "__main__":

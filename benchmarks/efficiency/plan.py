@@ -141,7 +141,7 @@ def plan(tier: Tier, lines: list[Line], failed: Collection[str] = ()) -> list[Pl
 
 
 def open_units(planned: Collection[Planned]) -> list[Unit]:
-    """Those that have no result yet and are still to have one."""
+    """Those without a result that the tier wants, units that failed included."""
     return [entry.unit for entry in planned if entry.state in ("ready", "waiting", "failed")]
 
 

@@ -11,7 +11,7 @@ from results_page import replace_section, table
 
 TIERS = Path(__file__).parent
 RESULTS_PAGE = TIERS.parent.parent / "docs" / "results.md"
-# in the order in which one wants to read them; what is not named comes last
+# in the order in which one wants to read them; a new one comes last
 _FIRST = (
     "tier1",
     "default-recipe",
@@ -22,25 +22,30 @@ _FIRST = (
     "next-recipe",
     "one-size-up",
     "finalists",
+    "another-machine",
+    "candidates",
+    "tier2",
+    "tier3",
+    "gpu",
 )
 
 
-def write_index(page: Path) -> None:
-    """Replace the table of tiers of a page."""
-    replace_section(page, "tiers", index_table())
+def write_index() -> None:
+    """Replace the table of tiers in `docs/results.md`."""
+    replace_section(RESULTS_PAGE, "tiers", index_table())
 
 
 def index_table() -> str:
-    """A row a tier; one that has results has a page."""
+    """A row a tier, linked where there is a page."""
     rows = []
     for file in sorted(TIERS.glob("*.yaml"), key=_place):
-        lines = read_lines(results_path(file.stem))
         tier = with_rates(read_tier(file))
+        lines = read_lines(results_path(tier.name))
         planned = plan(tier, lines)
         done = sum(entry.state == "done" for entry in planned)
         counted = f"{done} of {done + len(open_units(planned))}"
-        is_there = any(line["purpose"] == "evaluation" for line in lines)
-        name = f"[{tier.name}](efficiency/{tier.name}.md)" if is_there else tier.name
+        page = f"efficiency/{tier.name}.md"
+        name = f"[{tier.name}]({page})" if (RESULTS_PAGE.parent / page).is_file() else tier.name
         rows.append([name, tier.question, counted])
     return table(["tier", "what it asks", "runs that are there"], rows)
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from small_tier import SMALL, TIERS, run_all, write_tier
+from small_tier import SMALL, TIER_1, TIERS, run_all, write_tier
 
 from efficiency import comparisons, front_page, front_picture, page, tier_index
 from efficiency.goals import goals
 from efficiency.plan import Unit
-from efficiency.results_file import append_line
+from efficiency.results_file import append_line, read_lines, results_path, with_rates
 from efficiency.tiers import Tier, read_tier
 
 
@@ -128,23 +128,23 @@ def test_the_page_of_all_results_and_of_some(tier, tmp_path, monkeypatch):
     lines = lines_with(tier, SCORES)
     for line in lines:
         line["tasks"]["sst2"]["test"] = line["tasks"]["conll2003"]["test"] = 12.34
-    whole = page.whole_page(tier, lines, "command")
+    whole = page.whole_page(tier, lines)
     assert "Scores on test" in whole and "12.34" in whole and "Not complete" not in whole
     assert "| spanelectra is at no budget below the best baseline | " in whole and " | yes |" in whole
     assert "| 1e+10 | bert | 4.50 ± 0.00 (3) | - | - |" in whole
     assert " | 0.5 (edge) |" in whole
     assert "≤ 1e+10" in whole and "none seen" in whole
     # test stays closed until all is there
-    some = page.whole_page(tier, lines[:-1], "command")
+    some = page.whole_page(tier, lines[:-1])
     assert "Scores on test" not in some and "12.34" not in some
     assert "**Not complete: 30 of 31 units.** Missing: spanelectra at 4e+10 (1)." in some
-    grid = page.whole_page(tier, [line for line in lines if line["purpose"] == "tuning"][:-1], "command")
+    grid = page.whole_page(tier, [line for line in lines if line["purpose"] == "tuning"][:-1])
     assert "No run has been evaluated yet." in grid and "small.png" not in grid
     assert (
         "| spanelectra | 63.99 (64.0, 64.0) | - | not yet |" in grid
         and "Mean over all tasks (sst2, conll2003), one seed of pre-training." in grid
     )
-    nothing = page.whole_page(tier, [], "command")
+    nothing = page.whole_page(tier, [])
     assert "No results yet." in nothing and "Not complete: 0 of" in nothing
 
     results = tmp_path / "results.jsonl"
@@ -180,12 +180,12 @@ def test_a_part_is_compared_with_its_own_control(tmp_path: Path) -> None:
     assert all(" | +2.00 (2) | " in row for row in rows)  # of conll2003, which all seeds make alike
     assert [row.split(" | ")[-1][:5] for row in rows] == ["+5.50", "+5.50"]
     assert "probe" not in page.pair_table(tier, lines, ["sst2"], "test")
-    assert "Each part against its own control" in page.whole_page(tier, lines, "command")
+    assert "Each part against its own control" in page.whole_page(tier, lines)
     # what another file extends has pairs of its own, or none
     other = tmp_path / "other.yaml"
     other.write_text(f"extends: {file.name}\nname: other\n", encoding="utf-8")
     assert read_tier(other).pairs == ()
-    assert "Each part against" not in page.whole_page(read_tier(other), lines, "command")
+    assert "Each part against" not in page.whole_page(read_tier(other), lines)
     assert page.pair_table(read_tier(file), lines[:1], ["sst2"], "dev").startswith("Not yet")
 
 
@@ -195,24 +195,24 @@ def test_no_goal_is_about_a_control(tmp_path):
     lines = lines_with(tier, {**SCORES, "control": 70.0}, spread=0.01)
     met = {goal.sentence: goal.met for goal in goals(tier, lines, list(tier.tasks), "dev")}
     assert met["spanelectra is at no budget below the best baseline"] is True
-    text = page.whole_page(tier, lines, "command")
+    text = page.whole_page(tier, lines)
     assert "The goals are about bert, spanbert, electra; any other is shown beside them." in text
     assert "| mean | control | -" in text
 
 
 def test_goals_that_are_not_reached_are_said_not_to_be(tier):
     lines = lines_with(tier, {**SCORES, "spanelectra": 59.5})
-    text = page.whole_page(tier, lines, "command")
+    text = page.whole_page(tier, lines)
     assert text.count(" | no |") >= 3
 
 
 def test_goals_are_judged_so_far_where_the_largest_budget_is_missing(tier):
     lines = lines_with(tier, SCORES)
-    whole = page.whole_page(tier, lines, "command")
+    whole = page.whole_page(tier, lines)
     assert "Provisional" not in whole and "so far" not in whole and "score at 4e+10 FLOPs, interp" in whole
     # one baseline has no result at the largest budget
     some = [line for line in lines if (line["method"], line["budget"]) != ("electra", 4e10)]
-    text = page.whole_page(tier, some, "command")
+    text = page.whole_page(tier, some)
     assert "judged at 1e+10 FLOPs, the largest budget at which all of them have results" in text
     assert "| at 1e+10 it beats every baseline by 1 point or more" in text and " | yes, so far |" in text
     assert "score at 1e+10 FLOPs, interp" in text
@@ -221,7 +221,7 @@ def test_goals_are_judged_so_far_where_the_largest_budget_is_missing(tier):
     assert reaches.verdict == "not known yet" and reaches.found.startswith("≤ 1e+10")
     # a seed is missing there
     fewer = [line for line in lines if (line["method"], line["budget"], line["seed"]) != ("electra", 4e10, 1)]
-    assert "yes, so far" in page.whole_page(tier, fewer, "command")
+    assert "yes, so far" in page.whole_page(tier, fewer)
 
 
 def test_a_baseline_is_not_judged_by_a_seed_that_others_lack(tier):
@@ -301,6 +301,20 @@ def test_the_index_links_every_page_of_a_tier() -> None:
     assert tier_index.index_table() in shown
     with_page = {file.stem for file in page.PAGES.glob("*.md")}
     assert with_page == set(re.findall(r"^\| \[([\w-]+)\]\(efficiency/", shown, flags=re.MULTILINE))
+
+
+@pytest.mark.parametrize("name", sorted(file.stem for file in page.PAGES.glob("*.md")))
+def test_a_page_says_what_its_results_say(name: str) -> None:
+    tier = with_rates(read_tier(TIER_1.with_name(f"{name}.yaml")))
+    expected = page.whole_page(tier, read_lines(results_path(name)))
+    assert (page.PAGES / f"{name}.md").read_text(encoding="utf-8") == expected + "\n"
+
+
+def test_results_of_a_trial_leave_the_pages_alone(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(sys, "argv", ["page.py", str(TIER_1), "--results", "trial.jsonl"])
+    with pytest.raises(SystemExit):
+        page.main()
+    assert "--results and --out_dir go together" in capsys.readouterr().err
 
 
 def test_every_tier_says_what_it_asks() -> None:
