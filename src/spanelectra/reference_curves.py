@@ -1,6 +1,6 @@
 """How far healthy runs were after so many tokens: what a run can be compared with, beyond guessing.
 
-``reference_curves.json`` is what ``benchmarks/reference_curves.py`` makes of the runs of docs/results.md.
+``reference_curves.json`` is what ``benchmarks/reference_curves.py`` makes of runs in docs/efficiency.
 """
 
 from __future__ import annotations
