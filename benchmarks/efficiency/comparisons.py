@@ -41,12 +41,19 @@ def summarise(values: Collection[float]) -> Summary:
     return Summary(statistics.fmean(found), statistics.stdev(found) if len(found) > 1 else None, len(found))
 
 
+def evaluated(lines: Sequence[Line], method: str, budget: float | None = None) -> list[Line]:
+    """The lines of a method's evaluations, at one budget or all."""
+    return [
+        line
+        for line in lines
+        if line["purpose"] == "evaluation" and line["method"] == method and budget in (None, line["budget"])
+    ]
+
+
 def scores_of(lines: Sequence[Line], method: str, tasks: Collection[str], split: str = "dev") -> Scores:
     """Mean over tasks of every evaluated unit of a method; without tasks, or where one was not scored, nothing."""
     scores: Scores = {}
-    for line in lines:
-        if line["purpose"] != "evaluation" or line["method"] != method or not tasks:
-            continue
+    for line in evaluated(lines, method) if tasks else []:
         values = [line["tasks"].get(task, {}).get(split) for task in tasks]
         if None not in values:
             scores.setdefault(line["budget"], {})[line["seed"]] = statistics.fmean(values)
@@ -56,8 +63,8 @@ def scores_of(lines: Sequence[Line], method: str, tasks: Collection[str], split:
 def probe_scores(lines: Sequence[Line], method: str, task: str) -> Scores:
     """Best layer of a linear probe of every evaluated unit of a method."""
     scores: Scores = {}
-    for line in lines:
-        if line["purpose"] == "evaluation" and line["method"] == method and task in line["probe"]:
+    for line in evaluated(lines, method):
+        if task in line["probe"]:
             scores.setdefault(line["budget"], {})[line["seed"]] = max(line["probe"][task]["layers"])
     return dict(sorted(scores.items()))
 
@@ -170,9 +177,11 @@ def _between(low: float, high: float, share: float) -> float:
 
 
 def crossings(first: Scores, second: Scores) -> list[float]:
-    """Training FLOPs at which the curves of two methods cross, interpolated in log FLOPs; none beyond the budgets."""
-    ours, theirs = _means(first), _means(second)
-    gaps = [(budget, ours[budget] - theirs[budget]) for budget in ours if budget in theirs and budget > 0]
+    """Training FLOPs at which the curves of two methods cross, interpolated in log FLOPs; none beyond the budgets.
+
+    The curves are of the seeds that both have at a budget, as the paired differences are.
+    """
+    gaps = [(difference.budget, difference.mean) for difference in paired_differences(first, second)]
     found = []
     # at budgets at which they are equal, the ones beside those tell whether they cross there
     unequal = [place for place, (_, gap) in enumerate(gaps) if gap]

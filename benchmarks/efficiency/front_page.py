@@ -1,4 +1,4 @@
-"""The README's table and picture of scores, from the results that are committed.
+"""The README's tables and picture of scores, and the differences in `docs/results.md`, from the committed results.
 
 python benchmarks/efficiency/front_page.py
 """
@@ -11,11 +11,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from efficiency import front_picture
-from efficiency.comparisons import Line, Scores, scores_of, summarise
-from efficiency.results_file import KEY, read_lines, results_path
+from efficiency.comparisons import Line, Scores, paired_differences, scores_of, summarise
+from efficiency.goals import baselines_of
+from efficiency.plan import open_units, plan
+from efficiency.results_file import KEY, read_lines, results_path, with_rates
+from efficiency.tiers import read_tier
 from results_page import replace_section, table
 
+TIERS = Path(__file__).parent
 README = Path(__file__).parent.parent.parent / "README.md"
+RESULTS = README.parent / "docs" / "results.md"
 PICTURE = README.parent / "docs" / "images" / "scores.png"
 TASKS = ("conll2003", "sst2", "sst2-500")
 # A line of the table -> the method in the results.
@@ -29,6 +34,8 @@ METHODS = {
     "`tiny-generator` for 70%, then ATO and SBPO": "mlm-then-both",
 }
 FRESH = "random"
+# What the goals are about -> its tier.
+JUDGED = {"`tiny-generator`": "default-recipe", "SpanElectra, two stages": "tier1"}
 # Encoder -> the tiers that have it, and the budgets that are shown.
 ENCODERS = {
     "128 x 4": (("tier1", "default-recipe", "candidates", "parts", "next-recipe"), (1e13, 4e13, 1.6e14)),
@@ -58,6 +65,38 @@ def score_table() -> str:
     return table(headings, [[label, *row] for label, row in cells.items() if any(row)])
 
 
+def gap_table(budgets: Sequence[float] | None = None) -> str:
+    """Ours less each baseline, mean and in brackets entities: a row a method, budget and split; test once it is open.
+
+    Args:
+        budgets: those that are shown; all by default.
+    """
+    rows = []
+    for label, name in JUDGED.items():
+        tier = with_rates(read_tier(TIERS / f"{name}.yaml"))
+        lines = read_lines(results_path(name))
+        splits = ("dev",) if open_units(plan(tier, lines)) else ("test", "dev")
+        for budget in (budget.flops for budget in tier.budgets if budgets is None or budget.flops in budgets):
+            for split in splits:
+                cells = [
+                    "{} [{}]".format(
+                        *(_gap(lines, tier.ours, other, tasks, budget, split) for tasks in (TASKS, TASKS[:1]))
+                    )
+                    for other in baselines_of(tier)
+                ]
+                rows.append([label, f"{budget:.2g}".replace("e+", "e"), split, *cells])
+    names = {method: label for label, method in METHODS.items()}
+    return table(["", "FLOPs", "on", *(f"less {names[other]}" for other in baselines_of(tier))], rows)
+
+
+def _gap(lines: Sequence[Line], ours: str, other: str, tasks: Sequence[str], budget: float, split: str) -> str:
+    pair = (scores_of(lines, name, tasks, split) for name in (ours, other))
+    found = next((difference for difference in paired_differences(*pair) if difference.budget == budget), None)
+    if found is None:
+        return "-"
+    return f"{found.mean:+.1f}" + ("" if found.half_width is None else f" ± {found.half_width:.1f}")
+
+
 def picture_panels() -> tuple[dict[str, dict[str, Scores]], dict[str, float]]:
     """The first encoder's methods that have several budgets, and fresh weights, under the titles of two panels."""
     encoder, (tiers, budgets) = next(iter(ENCODERS.items()))
@@ -84,4 +123,6 @@ def _cell(scores: dict[int, float]) -> str:
 
 if __name__ == "__main__":
     replace_section(README, "scores", score_table())
+    replace_section(README, "gaps", gap_table(budgets=[1.6e14]))
+    replace_section(RESULTS, "gaps", gap_table())
     front_picture.draw(*picture_panels(), PICTURE)

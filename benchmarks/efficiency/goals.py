@@ -114,20 +114,40 @@ def _never_below(tier: Tier, scores: dict[str, Scores]) -> Goal:
     return Goal(f"{tier.ours} is at no budget below the best baseline", found, met, is_settled)
 
 
+def without_pooling(tier: Tier, lines: Sequence[Line], tasks: Sequence[str], split: str) -> str | None:
+    """What the last goal is judged by, with the variance of the judged budget's own pairs; ``None`` of too few."""
+    largest = judged_at(tier, lines, tasks, split)
+    scores = {name: scores_of(lines, name, tasks, split) for name in [tier.ours, *baselines_of(tier)]}
+    alone = {name: {largest: by_budget.get(largest, {})} for name, by_budget in scores.items()}
+    gains = _gains(tier, alone, largest)
+    return _in_words(gains) if gains else None
+
+
 def _best_at_the_largest(tier: Tier, scores: dict[str, Scores], largest: float) -> Goal:
     """Against each baseline on its own, the p values adjusted, so that the best needs not be picked by its score."""
-    sentence = f"at {largest:.2g} it beats every baseline by {LEAST_GAIN:g} point or more, outside the noise of seeds"
-    found = {}
+    sentence = (
+        f"at {largest:.2g} it is on average {LEAST_GAIN:g} point or more above every baseline, and above each with p < "
+        f"{SIGNIFICANT} (Holm)"
+    )
+    gains = _gains(tier, scores, largest)
+    if not gains:
+        return Goal(sentence, "-", None)
+    is_met = all(gain >= LEAST_GAIN and p < SIGNIFICANT for gain, p in gains.values())
+    return Goal(sentence, _in_words(gains), is_met)
+
+
+def _gains(tier: Tier, scores: dict[str, Scores], budget: float) -> dict[str, tuple[float, float]]:
+    """Points of ours above each baseline, and p after Holm; nothing where one of them cannot be told."""
+    means, values = {}, []
     for name in baselines_of(tier):
         differences = paired_differences(scores[tier.ours], scores[name])
-        there = next((difference for difference in differences if difference.budget == largest), None)
+        there = next((difference for difference in differences if difference.budget == budget), None)
         if there is None or there.p is None:
-            return Goal(sentence, "-", None)
-        found[name] = there
-    adjusted = holm([difference.p for difference in found.values() if difference.p is not None])
-    shown = ", ".join(
-        f"{difference.mean:+.2f} against {name} (p = {p:.2g})"
-        for (name, difference), p in zip(found.items(), adjusted, strict=True)
-    )
-    is_met = all(difference.mean >= LEAST_GAIN for difference in found.values()) and max(adjusted) < SIGNIFICANT
-    return Goal(sentence, f"{shown}; p adjusted by Holm", is_met)
+            return {}
+        means[name] = there.mean
+        values.append(there.p)
+    return {name: (mean, p) for (name, mean), p in zip(means.items(), holm(values), strict=True)}
+
+
+def _in_words(gains: dict[str, tuple[float, float]]) -> str:
+    return ", ".join(f"{gain:+.2f} against {name} (p = {p:.2g})" for name, (gain, p) in gains.items())

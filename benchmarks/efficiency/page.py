@@ -24,6 +24,7 @@ from efficiency.comparisons import (
     Line,
     averaged_tasks,
     crossings,
+    evaluated,
     flops_needed,
     judge_task,
     needed_by_seed,
@@ -32,7 +33,7 @@ from efficiency.comparisons import (
     scores_of,
     summarise,
 )
-from efficiency.goals import baselines_of, goals, judged_at, others_of
+from efficiency.goals import baselines_of, goals, judged_at, others_of, without_pooling
 from efficiency.plan import Planned, chosen_multiple, dev_score, open_units, plan
 from efficiency.plots import PANELS, plot_curves, plot_scores
 from efficiency.results_file import read_lines, results_path, with_rates
@@ -72,10 +73,7 @@ def score_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], spli
     rows = []
     for budget in (0.0, *(budget.flops for budget in tier.budgets)):
         for name, method in tier.methods.items():
-            found = [
-                line for line in lines
-                if line["purpose"] == "evaluation" and line["method"] == name and line["budget"] == budget
-            ]  # fmt: skip
+            found = evaluated(lines, name, budget)
             if not found:
                 continue
             cells = [scores_of(lines, name, tasks, split).get(budget, {}).values() for tasks in measures.values()]
@@ -159,16 +157,11 @@ def compute_table(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], sp
         for name in (tier.ours, *others_of(tier)):
             scores = scores_of(lines, name, tasks, split)
             by_seed = ", ".join(str(needed) for needed in needed_by_seed(scores, level))
-            points = crossings(ours, scores) if name != tier.ours else []
-            rows.append(
-                [
-                    f"{measure}, {level:.2f}",
-                    name,
-                    str(flops_needed(scores, level) or "-"),
-                    by_seed or "-",
-                    ", ".join(f"{point:.2g}" for point in points) or ("-" if name == tier.ours else "none seen"),
-                ]
-            )
+            is_curve = name != tier.ours and len(paired_differences(ours, scores)) > 1
+            points = ", ".join(f"{point:.2g}" for point in crossings(ours, scores)) or "none seen"
+            needed = flops_needed(scores, level)
+            if needed is not None:
+                rows.append([f"{measure}, {level:.2f}", name, str(needed), by_seed or "-", points if is_curve else "-"])
     if not rows:
         return f"Not yet: {tier.reference} has no result at {largest:.2g} FLOPs."
     return table(["score", "method", "FLOPs needed", "seed by seed", f"crosses {tier.ours} at"], rows)
@@ -207,8 +200,7 @@ def held_out_table(tier: Tier, lines: Sequence[Line]) -> str:
         for name in tier.methods:
             found = [
                 {metric: value for stage in line["stages"] for metric, value in stage["held_out"].items()}
-                for line in lines
-                if (line["purpose"], line["method"], line["budget"]) == ("evaluation", name, budget.flops)
+                for line in evaluated(lines, name, budget.flops)
             ]
             cells = [[run[metric] for run in found if metric in run] for metric in PANELS]
             if found:
@@ -250,10 +242,12 @@ def whole_page(tier: Tier, lines: list[Line]) -> str:
         f"Written by `python benchmarks/efficiency/page.py benchmarks/efficiency/{tier.name}.yaml`; "
         "[what all tiers say together](../results.md), [protocol](../efficiency-protocol.md).",
         "Mean ± sample standard deviation (seeds); a seed is a pre-training run, and its score on a task the mean of "
-        f"{tier.fine_tuning_seeds} fine-tunings.",
+        f"{tier.fine_tuning_seeds} fine-tunings. Hours are those of the machine that a run was made on: no comparison "
+        "of methods that were run on different ones.",
         _made_on(lines),
         "",
         *([gaps, ""] if gaps else []),
+        *([tier.note, ""] if tier.note else []),
     ]
     rates = rate_table(tier, lines)
     grid = ["## Learning rates, on dev", "", rates] if rates else []
@@ -264,6 +258,8 @@ def whole_page(tier: Tier, lines: list[Line]) -> str:
         "",
     ]
     splits = ["dev"] + (["test"] if tier.score_test and not gaps else [])
+    if tier.goals:
+        parts += ["## Goals", "", *goal_lines(tier, lines, averaged, splits), ""]
     for split in splits:
         parts += [
             f"## Scores on {split}",
@@ -280,7 +276,7 @@ def whole_page(tier: Tier, lines: list[Line]) -> str:
                 if tier.pairs
                 else []
             ),
-            *(_against_reference(tier, lines, averaged, split) if tier.reference != tier.ours else []),
+            *(_compute_lines(tier, lines, averaged, split) if tier.reference != tier.ours else []),
         ]
     parts += [
         "## Held out",
@@ -295,25 +291,42 @@ def whole_page(tier: Tier, lines: list[Line]) -> str:
     return "\n".join([*parts, *grid])
 
 
-def _against_reference(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> list[str]:
-    """Compute and goals; a tier of variants of our own method has none of them."""
-    largest, planned = judged_at(tier, lines, averaged, split), tier.budgets[-1].flops
-    early = [
-        f"**Provisional**: judged at {largest:.2g} FLOPs, the largest budget at which all of them have results; the "
-        f"protocol's goals are about {planned:.2g}.",
-        "",
-    ]
-    rows = [[goal.sentence, goal.found, goal.verdict] for goal in goals(tier, lines, averaged, split)]
+def _compute_lines(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], split: str) -> list[str]:
+    """What the reference's score costs; a tier of variants of our own method has no such reference."""
+    largest = judged_at(tier, lines, averaged, split)
     return [
         f"Compute for {tier.reference}'s score at {largest:.2g} FLOPs, interpolated in log FLOPs:",
         "",
         compute_table(tier, lines, averaged, split),
         "",
-        f"The goals are about {', '.join(baselines_of(tier))}; any other is shown beside them.",
+    ]
+
+
+def goal_lines(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """The goals, a column a split; the verdicts are those of test."""
+    largest, planned = judged_at(tier, lines, averaged, "dev"), tier.budgets[-1].flops
+    found = {split: goals(tier, lines, averaged, split) for split in splits}
+    alone = {split: without_pooling(tier, lines, averaged, split) for split in splits}
+    rows = [
+        [of_all[0].sentence, *(f"{goal.verdict}: {goal.found}" for goal in of_all)]
+        for of_all in zip(*found.values(), strict=True)
+    ]
+    names = ", ".join(baselines_of(tier))
+    about = f"The goals are about {names}; any other is shown beside them. They are judged on test"
+    early = (
+        f"**Provisional**: judged at {largest:.2g} FLOPs, the largest budget at which all of them have results; the "
+        f"protocol's goals are about {planned:.2g}."
+    )
+    return [
+        f"{about}." if "test" in splits else f"{about}, which is opened when all units are there.",
         "",
-        *(early if largest != planned else []),
-        table(["goal", "found", "met"], rows),
-        "",
+        *([early, ""] if largest != planned else []),
+        table(["goal", *(f"on {split}" for split in splits)], rows),
+        *(
+            f"\nThe last one on {split} with the variance of the pairs at {largest:.2g} alone, not pooled: {words}."
+            for split, words in alone.items()
+            if words
+        ),
     ]
 
 

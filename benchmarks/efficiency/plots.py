@@ -12,7 +12,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from efficiency.comparisons import Line, scores_of, summarise
+from efficiency.comparisons import Line, evaluated, scores_of, summarise
 from efficiency.tiers import Tier
 
 # of the intrinsic curves
@@ -31,7 +31,7 @@ def plot_scores(tier: Tier, lines: Sequence[Line], averaged: Sequence[str], out:
         2, len(measures), figsize=(4.2 * len(measures), 6.4), constrained_layout=True, squeeze=False
     )
     for column, (measure, tasks) in enumerate(measures.items()):
-        for axis, name in zip(axes[:, column], ("training FLOPs", "wall hours, one thread"), strict=True):
+        for axis, name in zip(axes[:, column], ("training FLOPs", "wall hours"), strict=True):
             axis.set_title(f"{measure}, dev", fontsize=10)
             axis.set_xlabel(name)
             axis.grid(alpha=0.3, which="both")
@@ -72,12 +72,7 @@ def _draw(
 
 
 def _hours(lines: Sequence[Line], method: str, budget: float) -> float:
-    found = [
-        line["wall_seconds"] / 3600
-        for line in lines
-        if (line["purpose"], line["method"], line["budget"]) == ("evaluation", method, budget)
-    ]
-    return statistics.fmean(found)
+    return statistics.fmean(line["wall_seconds"] / 3600 for line in evaluated(lines, method, budget))
 
 
 def plot_curves(tier: Tier, lines: Sequence[Line], out: Path) -> None:
@@ -88,7 +83,7 @@ def plot_curves(tier: Tier, lines: Sequence[Line], out: Path) -> None:
         axis.set_xlabel("training FLOPs")
         axis.grid(alpha=0.3, which="both")
         for number, method in enumerate(tier.methods):
-            runs = [line for line in lines if (line["purpose"], line["method"]) == ("evaluation", method)]
+            runs = evaluated(lines, method)
             for run in runs:
                 curve = [(flops, at[name]) for stage in run["stages"] for flops, at in stage["curve"] if name in at]
                 if curve:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -43,9 +45,15 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Add a line; the file is whole at any moment."""
-    earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
-    write_text(path, earlier + json.dumps(line) + "\n")
+    """Add a line; the file is whole at any moment, and several programs may add to it."""
+    # the lock is on the folder, for the file is another one after every line
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        earlier = path.read_text(encoding="utf-8") if path.is_file() else ""
+        write_text(path, earlier + json.dumps(line) + "\n")
+    finally:
+        os.close(folder)
 
 
 def _digest(content: Any) -> str:

@@ -7,7 +7,7 @@
 of `spanelectra` commands in ``WORK``, each in a process. It may be stopped at any time, by Ctrl-C, by
 SIGTERM, by --minutes or by a power cut; the same command goes on. A finished unit is a line of
 `benchmarks/efficiency/results-TIER.jsonl`, to be committed; what has a line is not run again. A unit that fails is
-named and passed over; delete its `failed.json` to try again.
+named and passed over; delete its `failed-TIER.json` to try again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from efficiency.results_file import MadeWith, append_line, lines_to_reuse, own_l
 from efficiency.shared_stages import take_over_stages
 from efficiency.tiers import Tier, read_tier
 from efficiency.units import Command, Places, collect, next_command, remove_checkpoints
-from efficiency.workers import FAILED_NAME, CommandProcess, Workers
+from efficiency.workers import CommandProcess, Workers
 from results_page import table
 from spanelectra.data.row_dataset import RowDataset
 from spanelectra.errors import UserError, did_you_mean
@@ -63,6 +63,8 @@ class Experiment:
         self.tokenizer, self.length = rows.tokenizer(), rows.max_seq_length
         self.made_with = MadeWith(tier, places.data, places.tasks)
         self.lines = own_lines(tier, results, self.made_with)
+        # a tier's own: what another one does in the same directory, with tasks that this one lacks, is its matter
+        self.failed_name = f"failed-{tier.name}.json"
         self._stages: dict[tuple[str, float], tuple[StagePlan, ...]] = {}
 
     def reuse(self, write: bool = True) -> int:
@@ -83,7 +85,7 @@ class Experiment:
         """All units that pass the filters, each with its state."""
         # a directory's name ends with the digest of its settings, those of other settings are no matter
         digests = {digest[:8] for digest in self.made_with.pre_training.values()}
-        names = [path.parent.name.rpartition("-") for path in self.places.work.glob(f"*/{FAILED_NAME}")]
+        names = [path.parent.name.rpartition("-") for path in self.places.work.glob(f"*/{self.failed_name}")]
         failed = {name for name, _, digest in names if digest in digests}
         return [entry for entry in plan(self.tier, self.lines, failed) if all(test(entry.unit) for test in self.only)]
 
@@ -257,6 +259,7 @@ def run(experiment: Experiment, count: int, start: float, minutes: float) -> int
         experiment.finish,
         lambda command, log: CommandProcess(command, log, lock, experiment.threads),
         say,
+        experiment.failed_name,
     )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: workers.stop())
@@ -267,7 +270,8 @@ def run(experiment: Experiment, count: int, start: float, minutes: float) -> int
     say(", ".join(f"{states[state]} {state}" for state in ("done", "ready", "waiting", "failed") if states[state]))
     for entry in experiment.plan():
         if entry.state == "failed":
-            say(f"failed, and passed over: {entry.unit.name}; why: {FAILED_NAME} and log.txt in its directory")
+            why = f"why: {experiment.failed_name} and log.txt in its directory"
+            say(f"failed, and passed over: {entry.unit.name}; {why}")
         elif entry.state == "waiting" and entry.unit.multiple is None and experiment.tier.rates_from:
             say(f"waiting: {entry.unit.name}: {experiment.tier.rates_from.stem} has not chosen its learning rates yet")
     if workers.stopping:

@@ -3,8 +3,8 @@
 A file may ``extends`` another one: what it names replaces what the other says, but for ``common``, which is merged.
 A method may be ``like`` another one, of this file or of those it extends; ``settings`` beside it go to every stage.
 ``rates_from`` is a tier's file: its choice of learning rates is taken over, by a method that has a name of its own of
-the one that it is ``like``, or of ``rates_of``. ``question``, what the tier asks, and ``pairs``, a method and its
-control each, are not inherited.
+the one that it is ``like``, or of ``rates_of``. ``question``, what the tier asks, ``pairs``, a method and its control
+each, ``goals`` and ``note`` are not inherited.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ class Tier:
     Attributes:
         question: what it asks, a sentence for its page.
         pairs: a method, and its control: the one that it differs from by what is asked.
+        goals: whether the protocol's goals are about it.
+        note: what is to be known of them, sentences for its page.
     """
 
     name: str
@@ -114,6 +116,8 @@ class Tier:
     rates_from: Path | None
     pairs: tuple[tuple[str, str], ...]
     question: str
+    goals: bool
+    note: str
 
     @property
     def fresh_method(self) -> str | None:
@@ -122,6 +126,8 @@ class Tier:
 
 
 _FIELDS = {*(field.name for field in dataclasses.fields(Tier)), "common", "extends"}
+_OWN = ("pairs", "question", "goals", "note")  # no other file's
+_OPTIONAL = {"extends", "reuses", "rates_from", "score_test", "speed", *_OWN}
 
 
 def read_tier(path: Path) -> Tier:
@@ -131,9 +137,7 @@ def read_tier(path: Path) -> Tier:
         UserError: naming the file and the field, for a field that is unknown, missing or out of range.
     """
     content, library = _read_with_parents(path)
-    missing = sorted(
-        _FIELDS - {"extends", "reuses", "rates_from", "score_test", "speed", "pairs", "question"} - set(content)
-    )
+    missing = sorted(_FIELDS - _OPTIONAL - set(content))
     if missing:
         raise UserError(f"{path}: {', '.join(missing)} is missing.")
     try:
@@ -162,6 +166,8 @@ def read_tier(path: Path) -> Tier:
             rates_from=Path(content["rates_from"]) if "rates_from" in content else None,
             pairs=tuple(_pair(entry, path) for entry in content.get("pairs", ())),
             question=str(content.get("question", "")),
+            goals=bool(content.get("goals", False)),
+            note=str(content.get("note", "")),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path}: {type(error).__name__}: {error}") from error
@@ -188,7 +194,7 @@ def _read_with_parents(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     library: dict[str, Any] = {}
     if "extends" in content:
         parent, library = _read_with_parents(path.parent / content["extends"])
-        for name in ("pairs", "question"):
+        for name in _OWN:
             parent.pop(name, None)
     common = {**parent.get("common", {}), **content.get("common", {})}
     own = content.get("methods", {})

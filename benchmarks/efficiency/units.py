@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import shutil
@@ -211,10 +212,13 @@ def processor_seconds(run: Path) -> float | None:
 
 
 def _times(run: Path) -> list[dict[str, Any]]:
-    """Starts and ends of a stage's command."""
+    """Starts and ends of a stage's command; a line that a power cut has torn is none, and its end is not seen."""
     file = run.parent / TIMES_NAME
-    entries = [json.loads(text) for text in (file.read_text(encoding="utf-8").splitlines() if file.is_file() else [])]
-    return [entry for entry in entries if entry["command"] == f"pretrain {run.name}"]
+    entries = []
+    for text in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []:
+        with contextlib.suppress(ValueError):
+            entries.append(json.loads(text))
+    return [entry for entry in entries if isinstance(entry, dict) and entry.get("command") == f"pretrain {run.name}"]
 
 
 def _task_line(directory: Path, unit: Unit, task: Task, made_with: MadeWith) -> dict[str, Any]:

@@ -20,7 +20,6 @@ from efficiency.plan import Unit
 from efficiency.units import TIMES_NAME, Command
 from spanelectra.atomic_files import write_json
 
-FAILED_NAME = "failed.json"
 LOG_NAME = "log.txt"
 # what a command that was told to stop exits with: 128 + SIGINT, SIGTERM; or dies of, before it listens
 INTERRUPTED = (130, 143, -2, -15)
@@ -103,6 +102,7 @@ class Workers:
         finish: called with a unit that is.
         launch: starts a command, writing to a log.
         say: told in a line what happens.
+        failed_name: of the file in a unit's directory that says why it is passed over.
         interval: seconds between looks.
     """
 
@@ -114,11 +114,12 @@ class Workers:
         finish: Callable[[Unit, Path], None],
         launch: Callable[[Command, Path], Process],
         say: Callable[[str], None],
+        failed_name: str,
         interval: float = 0.5,
     ) -> None:
         self.count, self.interval = count, interval
         self.next_unit, self.next_command, self.finish = next_unit, next_command, finish
-        self.launch, self.say = launch, say
+        self.launch, self.say, self.failed_name = launch, say, failed_name
         self.running: list[Running] = []
         self.stopping = False
 
@@ -219,13 +220,16 @@ class Workers:
         _append_times(running.directory, entry)
 
     def _give_up(self, unit: Unit, directory: Path, command: Command, code: int, reason: str) -> None:
-        write_json(directory / FAILED_NAME, {"command": command.name, "exit_code": code, "reason": reason})
+        write_json(directory / self.failed_name, {"command": command.name, "exit_code": code, "reason": reason})
         self.say(f"{unit.name}: FAILED at {command.name}, exit code {code}: {reason}; see {directory / LOG_NAME}")
 
 
 def _append_times(directory: Path, entry: dict[str, Any]) -> None:
-    with open(directory / TIMES_NAME, "a", encoding="utf-8") as stream:
-        stream.write(json.dumps(entry) + "\n")
+    file = directory / TIMES_NAME
+    # after a power cut the last line may be cut off: what follows it is to stay readable
+    is_torn = file.is_file() and not file.read_bytes().endswith(b"\n")
+    with open(file, "a", encoding="utf-8") as stream:
+        stream.write("\n" * is_torn + json.dumps(entry) + "\n")
 
 
 def _tail(directory: Path) -> str:

@@ -95,7 +95,14 @@ class FakeRunner:
 
         experiment = self.experiment
         workers = Workers(
-            2, experiment.next_unit, experiment.next_command, experiment.finish, launch, self.said.append, interval=0.0
+            2,
+            experiment.next_unit,
+            experiment.next_command,
+            experiment.finish,
+            launch,
+            self.said.append,
+            experiment.failed_name,
+            interval=0.0,
         )
         workers.run()
         return workers

@@ -13,6 +13,7 @@ TIERS, TIER_1 = sorted(FOLDER.glob("*.yaml")), FOLDER / "tier1.yaml"
 SMALL = f"""
 extends: {TIER_1}
 name: small
+goals: true
 common: {{hidden_size: 32, num_hidden_layers: 2, intermediate_size: 48, embedding_size: 32}}
 budgets:
   - {{flops: 1.0e+10, seeds: [1, 2, 3]}}

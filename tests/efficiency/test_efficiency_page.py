@@ -17,7 +17,7 @@ from scipy import stats
 from small_tier import SMALL, TIER_1, TIERS, run_all, write_tier
 
 from efficiency import comparisons, front_page, front_picture, page, tier_index
-from efficiency.goals import goals
+from efficiency.goals import baselines_of, goals
 from efficiency.plan import Unit
 from efficiency.results_file import append_line, read_lines, results_path, with_rates
 from efficiency.tiers import Tier, read_tier
@@ -74,8 +74,10 @@ def test_crossings_lie_between_budgets_in_log_flops():
     # where they are equal at a budget, it is there
     assert comparisons.crossings(curve(3, 2, -1), curve(2, 2, 2)) == [4.0]
     assert comparisons.crossings(curve(3, 2, 2, 1), curve(2, 2, 2, 2)) == [4.0]
-    # only budgets that both have
+    # only budgets that both have, and of these only seeds that both have: the curves cross where the pairs do
     assert comparisons.crossings(curve(1, 3), curve(2)) == []
+    lucky = {**curve(2, 2), 1.0: {1: 1.5, 2: 2.5, 3: -9.0}}
+    assert comparisons.crossings(curve(1, 3), lucky) == pytest.approx([2.0])
 
 
 def test_flops_needed_for_a_score():
@@ -130,13 +132,17 @@ def test_the_page_of_all_results_and_of_some(tier, tmp_path, monkeypatch):
         line["tasks"]["sst2"]["test"] = line["tasks"]["conll2003"]["test"] = 12.34
     whole = page.whole_page(tier, lines)
     assert "Scores on test" in whole and "12.34" in whole and "Not complete" not in whole
-    assert "| spanelectra is at no budget below the best baseline | " in whole and " | yes |" in whole
+    below = next(row for row in whole.splitlines() if "is at no budget below the best baseline" in row)
+    # a column a split: of test nobody is above anybody
+    assert re.fullmatch(r"\| [^|]+ \| yes: [^|]+ \| yes: \+0.00 at 1e\+10, \+0.00 at 4e\+10 \|", below)
+    assert "They are judged on test.\n" in whole
     assert "| 1e+10 | bert | 4.50 ± 0.00 (3) | - | - |" in whole
     assert " | 0.5 (edge) |" in whole
     assert "≤ 1e+10" in whole and "none seen" in whole
     # test stays closed until all is there
     some = page.whole_page(tier, lines[:-1])
-    assert "Scores on test" not in some and "12.34" not in some
+    assert "Scores on test" not in some and "12.34" not in some and "| goal | on dev |\n" in some
+    assert "They are judged on test, which is opened when all units are there." in some
     assert "**Not complete: 30 of 31 units.** Missing: spanelectra at 4e+10 (1)." in some
     grid = page.whole_page(tier, [line for line in lines if line["purpose"] == "tuning"][:-1])
     assert "No run has been evaluated yet." in grid and "small.png" not in grid
@@ -184,7 +190,7 @@ def test_a_part_is_compared_with_its_own_control(tmp_path: Path) -> None:
     # what another file extends has pairs of its own, or none
     other = tmp_path / "other.yaml"
     other.write_text(f"extends: {file.name}\nname: other\n", encoding="utf-8")
-    assert read_tier(other).pairs == ()
+    assert read_tier(other).pairs == () and "## Goals" not in page.whole_page(read_tier(other), lines)
     assert "Each part against" not in page.whole_page(read_tier(other), lines)
     assert page.pair_table(read_tier(file), lines[:1], ["sst2"], "dev").startswith("Not yet")
 
@@ -203,7 +209,7 @@ def test_no_goal_is_about_a_control(tmp_path):
 def test_goals_that_are_not_reached_are_said_not_to_be(tier):
     lines = lines_with(tier, {**SCORES, "spanelectra": 59.5})
     text = page.whole_page(tier, lines)
-    assert text.count(" | no |") >= 3
+    assert text.count(" | no: ") >= 3
 
 
 def test_goals_are_judged_so_far_where_the_largest_budget_is_missing(tier):
@@ -214,7 +220,7 @@ def test_goals_are_judged_so_far_where_the_largest_budget_is_missing(tier):
     some = [line for line in lines if (line["method"], line["budget"]) != ("electra", 4e10)]
     text = page.whole_page(tier, some)
     assert "judged at 1e+10 FLOPs, the largest budget at which all of them have results" in text
-    assert "| at 1e+10 it beats every baseline by 1 point or more" in text and " | yes, so far |" in text
+    assert "| at 1e+10 it is on average 1 point or more above every" in text and " | yes, so far: +" in text
     assert "score at 1e+10 FLOPs, interp" in text
     # at the smallest budget ours may need any less than it
     reaches = next(goal for goal in goals(tier, some, list(tier.tasks), "dev") if "reaches bert's" in goal.sentence)
@@ -222,6 +228,20 @@ def test_goals_are_judged_so_far_where_the_largest_budget_is_missing(tier):
     # a seed is missing there
     fewer = [line for line in lines if (line["method"], line["budget"], line["seed"]) != ("electra", 4e10, 1)]
     assert "yes, so far" in page.whole_page(tier, fewer)
+
+
+def test_a_page_says_what_the_last_goal_hangs_on_where_nothing_is_pooled(tier):
+    lines = lines_with(tier, SCORES)
+    ours, *others = (
+        comparisons.scores_of(lines, name, list(tier.tasks))[4e10] for name in ("spanelectra", *baselines_of(tier))
+    )
+    pairs = [([ours[seed] for seed in ours], [other[seed] for seed in ours]) for other in others]
+    adjusted = comparisons.holm([float(stats.ttest_rel(*pair).pvalue) for pair in pairs])
+    text = page.whole_page(tier, lines)
+    (said,) = [line for line in text.splitlines() if "not pooled" in line and "at 4e+10 alone" in line][:1]
+    assert re.findall(r"p = ([\d.e-]+)", said) == [f"{p:.2g}" for p in adjusted]
+    single = [line for line in lines if line["seed"] == 1 or line["purpose"] == "tuning" or not line["budget"]]
+    assert "not pooled" not in page.whole_page(tier, single)
 
 
 def test_a_baseline_is_not_judged_by_a_seed_that_others_lack(tier):
@@ -239,7 +259,7 @@ def test_what_no_missing_result_can_change_is_settled(tier):
     lines = [line for line in lines_with(tier, {**SCORES, "spanelectra": 59.5}) if line["budget"] != 4e10]
     verdicts = {goal.sentence: goal.verdict for goal in goals(tier, lines, list(tier.tasks), "dev")}
     assert verdicts.pop("spanelectra is at no budget below the best baseline") == "no"
-    assert next(verdict for sentence, verdict in verdicts.items() if "it beats every" in sentence) == "no, so far"
+    assert next(verdict for sentence, verdict in verdicts.items() if "above every" in sentence) == "no, so far"
 
 
 def test_results_of_several_arithmetics_are_said_to_be():
@@ -254,14 +274,56 @@ def test_results_of_several_arithmetics_are_said_to_be():
     assert "fine-tuned" not in page._made_on([new, float32]) + page._made_on([unknown])
 
 
+def test_a_tier_says_what_is_to_be_known_of_its_goals(tmp_path: Path) -> None:
+    tier = read_tier(write_tier(tmp_path, f"{SMALL}note: Read it with care.\n"))
+    assert "\nRead it with care.\n\n![score" in page.whole_page(tier, lines_with(tier, SCORES))
+
+
+def test_of_a_method_without_results_nothing_is_said(tier):
+    lines = [line for line in lines_with(tier, SCORES) if line["method"] != "electra"]
+    some = [line for line in lines if (line["method"], line["budget"]) != ("spanbert", 1e10)]
+    rows = page.compute_table(tier, some, ["sst2"], "dev").splitlines()
+    assert not any("electra" in row.split(" | ")[1] for row in rows if "spanelectra" not in row)
+    # and of a single budget no crossing
+    assert [row.split(" | ")[-1] for row in rows if " | spanbert | " in row] == ["- |"] * 3
+
+
 def test_the_front_page_shows_what_the_results_say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert front_page.score_table() in front_page.README.read_text(encoding="utf-8")
+    tier = with_rates(read_tier(TIER_1))
+    judged = [comparisons.judge_task(tier, read_lines(results_path("tier1")), task) for task in tier.tasks]
+    assert tuple(comparisons.averaged_tasks(judged)) == front_page.TASKS
+    readme = front_page.README.read_text(encoding="utf-8")
+    assert front_page.score_table() in readme and front_page.gap_table(budgets=[1.6e14]) in readme
+    assert front_page.gap_table() in front_page.RESULTS.read_text(encoding="utf-8")
     monkeypatch.setattr(front_page, "results_path", lambda tier: tmp_path / f"{tier}.jsonl")
     for tier, seed, score in (("tier1", 1, 70.0), ("default-recipe", 1, 70.0), ("candidates", 2, 72.0)):
         line = {"purpose": "evaluation", "method": "bert", "budget": 4e13, "seed": seed, "multiple": 1.0}
         tasks = {task: {"dev": score} for task in front_page.TASKS}
         append_line(tmp_path / f"{tier}.jsonl", {**line, "tasks": tasks})
     assert front_page.score_table().splitlines()[2:] == ["| BERT | 71.0 ± 1.4 [71.0 ± 1.4] (2) |"]
+
+
+def test_differences_are_those_of_dev_until_every_unit_is_there(
+    tier: Tier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = lines_with(tier, SCORES, spread=0.0)
+    for line in lines:
+        for task in line["tasks"].values():
+            task["test"] = task["dev"] * 2
+    monkeypatch.setattr(front_page, "TIERS", tmp_path)
+    monkeypatch.setattr(front_page, "JUDGED", {"ours": "small"})
+    monkeypatch.setattr(front_page, "TASKS", tuple(tier.tasks))
+    monkeypatch.setattr(front_page, "results_path", lambda name: tmp_path / f"{name}.jsonl")
+    for line in lines[:-1]:
+        append_line(tmp_path / "small.jsonl", line)
+    assert {row.split(" | ")[2] for row in front_page.gap_table().splitlines()[2:]} == {"dev"}
+    append_line(tmp_path / "small.jsonl", lines[-1])
+    assert front_page.gap_table(budgets=[4e10]).splitlines() == [
+        "|  | FLOPs | on | less BERT | less SpanBERT | less ELECTRA |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| ours | 4e10 | test | +8.0 [+8.0] | +6.0 [+6.0] | +10.0 [+10.0] |",
+        "| ours | 4e10 | dev | +4.0 [+4.0] | +3.0 [+3.0] | +5.0 [+5.0] |",
+    ]
 
 
 def test_the_front_picture_has_the_methods_that_were_run_at_several_budgets(

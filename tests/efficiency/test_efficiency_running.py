@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,6 @@ from efficiency.plan import Unit
 from efficiency.results_file import append_line, read_lines
 from efficiency.tiers import read_tier
 from efficiency.units import Places
-from efficiency.workers import FAILED_NAME
 from spanelectra.atomic_files import find_damage
 from spanelectra.errors import UserError
 
@@ -56,6 +59,33 @@ def test_what_a_unit_cost_is_unknown_where_nobody_saw_the_end_of_a_command(tmp_p
         runner.run(look=dies)
     FakeRunner(tmp_path, rows, "method=bert,purpose=tuning").run()
     assert {line["processor_seconds"] for line in read_lines(tmp_path / "results.jsonl")} == {None}
+
+
+def test_a_line_that_a_power_cut_has_torn_costs_nothing_but_itself(tmp_path, rows):
+    runner = FakeRunner(tmp_path, rows, "method=bert,purpose=tuning")
+    runner.run(stop_at=1)
+    times = next((tmp_path / "work").glob("*/times.jsonl"))
+    whole = times.read_bytes()
+    times.write_bytes(whole[:-9])
+    FakeRunner(tmp_path, rows, "method=bert,purpose=tuning").run()
+    # what follows stands in lines of its own, the unit has its result, and what it cost is not known
+    assert times.read_bytes().startswith(whole[:-9] + b"\n")
+    costs = [line["processor_seconds"] for line in read_lines(tmp_path / "results.jsonl")]
+    assert len(costs) == 2 and costs.count(None) == 1
+
+
+def test_two_programs_may_add_to_one_file_of_results(tmp_path):
+    line = make_line(Unit("evaluation", "bert", 1e10, 1, 1.0), 1.0)
+    code = (
+        "import json, sys; from pathlib import Path; from efficiency.results_file import append_line\n"
+        "for seed in range(20): append_line(Path(sys.argv[1]), {**json.loads(sys.argv[2]), 'seed': seed})"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "results.jsonl"), json.dumps(line)]
+    folders = os.pathsep.join(str(Path(program.__file__).parents[2] / name) for name in ("benchmarks", "src"))
+    started = [subprocess.Popen(words, env={**os.environ, "PYTHONPATH": folders}) for _ in range(2)]
+    assert [process.wait() for process in started] == [0, 0]
+    seeds = sorted(line["seed"] for line in read_lines(tmp_path / "results.jsonl"))
+    assert seeds == sorted([*range(20)] * 2)
 
 
 def test_commands_of_methods_differ_in_the_method_alone(tmp_path, rows):
@@ -98,7 +128,11 @@ def test_a_unit_that_fails_is_named_and_passed_over(tmp_path, rows):
     evaluation = FakeRunner(tmp_path, rows, "method=bert,seed=1,budget=1e10")
     evaluation.run()
     assert [line["multiple"] for line in read_lines(tmp_path / "results.jsonl")] == [1.0, 1.0]
-    next((tmp_path / "work").glob(f"*/{FAILED_NAME}")).unlink()
+    # of a tier that fine-tunes the same encoder on other tasks it says nothing
+    (reason,) = (tmp_path / "work").glob("*/failed-small.json")
+    other = FakeRunner(tmp_path, rows, "method=bert,purpose=tuning", tier_text=SMALL.replace("name: small", "name: o"))
+    assert "failed" not in {entry.state for entry in other.experiment.plan()}
+    reason.unlink()
     again.run()
     assert len(read_lines(tmp_path / "results.jsonl")) == 3
 
