@@ -43,7 +43,7 @@ def test_objectives_sharing_and_shape_are_those_of_the_model() -> None:
 
 def test_the_correction_objective_is_named_and_its_head_said_to_be_elsewhere() -> None:
     text = card(objectives=["mlm", "ato", "correction"])
-    assert "- Correction: the discriminator predicts" in text and "and the head that corrects are not part" in text
+    assert "- Correction: the discriminator predicts" in text and "comes without the head that corrects;" in text
     assert "that corrects" not in card("generator", objectives=["mlm", "ato", "correction"])
     assert "orrect" not in card()
 

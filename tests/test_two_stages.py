@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModel, AutoModelForMaskedLM
 
+from spanelectra.data.row_dataset import RowDataset
 from spanelectra.export import export
 from spanelectra.pretraining import pretrain
 from spanelectra.recipe_files import load_recipe
@@ -27,7 +28,17 @@ def test_the_discriminator_starts_from_the_generator_that_was_saved(
     said = capsys.readouterr().err
     assert "no effect" not in said and "ALARM" not in said
     assert "start from what they occur with" in said and "discriminator from generator (full)" in said
+    # the generator alone is an encoder, too
+    export(str(places["generator"]), str(tmp_path / "alone"), quiet=True)
+    assert sorted(path.name for path in (tmp_path / "alone").iterdir() if path.is_dir()) == ["checkpoint", "generator"]
+    assert AutoModel.from_pretrained(tmp_path / "alone" / "generator").config.num_hidden_layers == 4
+    card = (tmp_path / "alone" / "generator" / "README.md").read_text(encoding="utf-8")
+    assert "discriminator" not in card and "| stage |" not in card and "span-boundary heads" not in card
+    assert f"| tokens in a row | {RowDataset(rows).max_seq_length} |" in card
     export(str(places["discriminator"]), str(tmp_path / "out"), quiet=True)
+    card = (tmp_path / "out" / "discriminator" / "README.md").read_text(encoding="utf-8")
+    assert "The generator trained with it is one, too" in card and "| stage | discriminator |" in card
+    assert "It comes without the span-boundary heads;" in card
     encoder = AutoModel.from_pretrained(tmp_path / "out" / "discriminator")
     filler = AutoModelForMaskedLM.from_pretrained(tmp_path / "out" / "generator")
     assert encoder.config.num_hidden_layers == filler.config.num_hidden_layers == 4

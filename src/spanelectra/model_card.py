@@ -19,11 +19,11 @@ _OBJECTIVES = {
 }
 
 _PURPOSE = {
-    "discriminator": "This is the discriminator: the encoder to fine-tune. Its head tells, for each token, whether it "
+    "discriminator": "This is the discriminator, an encoder to fine-tune. Its head tells, for each token, whether it "
     "was replaced by a generator's guess.",
-    "generator": "This is the generator: a masked language model that fills in [MASK]. The discriminator trained with "
-    "it, where there is one, may be the better encoder: compare both on your task.",
+    "generator": "This is the generator, a masked language model that fills in [MASK], and an encoder to fine-tune.",
 }
+_COMPARE = " The {other} trained with it is one, too: which is better depends on size and compute, so compare both."
 
 _OPEN_VERDICTS = """\
 `pipeline("token-classification")` has no class for ELECTRA's head; its verdicts are one logit a token:
@@ -88,7 +88,8 @@ def model_card(part: str, stock: PreTrainedModel, config: SpanElectraConfig, met
     sections = [
         "\n".join(_front_matter(family, task)),
         f"# SpanElectra {part} ({class_name})",
-        f"{_PURPOSE[part]} It is an ordinary `{class_name}`: transformers opens it without any other package.",
+        f"{_PURPOSE[part]}{_compare(part, config)} It is an ordinary `{class_name}`: transformers opens it without any "
+        "other package.",
         _shape(stock),
         "## How to open it",
         "Put the directory that holds this file in place of `PATH`.",
@@ -101,6 +102,13 @@ def model_card(part: str, stock: PreTrainedModel, config: SpanElectraConfig, met
         "\n".join(f"- {limit}" for limit in _limits(part, stock, config)),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _compare(part: str, config: SpanElectraConfig) -> str:
+    """What is said of the run's other encoder; nothing where there is none."""
+    if config.generator_config is None or config.discriminator_config is None:
+        return ""
+    return _COMPARE.format(other="generator" if part == "discriminator" else "discriminator")
 
 
 def _front_matter(family: str, task: str | None) -> list[str]:
@@ -134,9 +142,12 @@ def _method(config: SpanElectraConfig, metrics: dict[str, Any]) -> str:
     elif config.generator_config is not None and config.discriminator_config is not None:
         lines += ["", f"Generator and discriminator were trained together and shared: {config.sharing}."]
     versions = metrics.get("versions") or {}
+    # a method without a discriminator has one stage, which has no name
+    is_alone = config.discriminator_config is None and metrics.get("stage") == "joint"
     rows = {
         "method": metrics.get("method"),
-        "stage": metrics.get("stage"),
+        "stage": None if is_alone else metrics.get("stage"),
+        "tokens in a row": _count(metrics.get("max_seq_length")),
         "optimiser steps": _count(metrics.get("steps")),
         "tokens": _count(metrics.get("tokens")),
         "seed": metrics.get("seed"),
@@ -179,11 +190,12 @@ def _limits(part: str, stock: PreTrainedModel, config: SpanElectraConfig) -> lis
             limits.append("Its token head was not trained (ATO is not among the objectives): use the encoder only.")
     elif "mlm" not in objectives and not config.freeze_generator:
         limits.append("Its [MASK] head was not trained (MLM is not among the objectives): use the encoder only.")
-    correction = " and the head that corrects" if part == "discriminator" and "correction" in objectives else ""
-    limits.append(
-        f"The span-boundary heads{correction} are not part of it; the full model is in `checkpoint`, beside this "
-        "directory."
-    )
+    left_out = ["the span-boundary heads"] if {"sbgo", "sbpo"} & set(objectives) else []
+    left_out += ["the head that corrects"] if part == "discriminator" and "correction" in objectives else []
+    if left_out:
+        limits.append(
+            f"It comes without {' and '.join(left_out)}; the full model is in `checkpoint`, beside this directory."
+        )
     if stock.config.model_type == "bert":
         limits.append("It has no trained pooler: use `last_hidden_state`, not `pooler_output`.")
     return limits

@@ -143,8 +143,11 @@ def quickstart(
     look_into(SENTENCE, paths["run"], terminal=True, seed=seed)
     console.rule("7. did it learn?")
     metrics["learned"] = judge(metrics, console)
+    exported = target / "export"
     console.print(
-        f"the encoder to keep: {target / 'export' / 'discriminator'}   curves: {paths['run']}/report.html",
+        f"two encoders: {exported / 'discriminator'} and {exported / 'generator'}\n"
+        f"curves: {paths['run']}/report.html\n"
+        f"next: spanelectra inspect --model {paths['run']}   your own text: README.md, in four commands",
         highlight=False,
     )
     return metrics
@@ -173,7 +176,8 @@ def judge(metrics: dict[str, Any], console: Any) -> bool:
         highlight=False,
     )
     console.print(
-        f"held-out ATO AUC over all tokens {auc:.3f}, guessing 0.5 (promised: at least {LEAST_ATO_AUC})",
+        f"held-out ATO AUC over all tokens {auc:.3f}, guessing 0.5 (promised: at least {LEAST_ATO_AUC}): how often a "
+        "replaced token looks more replaced than an original one does",
         highlight=False,
     )
     learned = gain >= NATS_BELOW_UNIGRAM and auc >= LEAST_ATO_AUC

@@ -133,6 +133,7 @@ def save_results(
     metrics: dict[str, Any] = {
         "stage": settings.stage,
         "method": settings.method,
+        "max_seq_length": data.length,
         "steps": trainer.state.global_step,
         "tokens": trainer.tokens_before(trainer.state.global_step),
         "tokens_per_second": sorted(rates)[len(rates) // 2] if rates else None,

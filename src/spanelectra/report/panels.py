@@ -186,7 +186,7 @@ SECTIONS = (
     Section(
         "discriminator",
         "The discriminator",
-        "It is the encoder to keep. What counts is how well it tells replaced tokens from original ones.",
+        "An encoder to keep. What counts is how well it tells replaced tokens from original ones.",
         (
             Panel(
                 "auc",
