@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from spanelectra.cli import main
-from spanelectra.errors import UserError, did_you_mean, reason_of
+from spanelectra.errors import UserError, did_you_mean, reason_of, shortened
 
 
 def test_a_long_message_keeps_its_beginning_and_its_end() -> None:
@@ -63,6 +63,13 @@ def test_a_users_mistake_ends_with_2_and_a_defect_with_its_trace(
 def test_it_imports_nothing_heavy() -> None:
     code = "import sys, spanelectra.errors; sys.exit(any(name in sys.modules for name in ('torch', 'numpy', 'rich')))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_a_cell_is_quoted_on_one_line_and_not_for_a_page() -> None:
+    assert shortened("a fine\n\n  film ") == "a fine film"
+    assert shortened(None) == "None"
+    assert shortened("x" * 60) == "x" * 60
+    assert shortened("line\n" * 45) == "line " * 11 + "line…"
 
 
 def test_the_reason_of_a_foreign_error_is_a_line_of_it():

@@ -110,6 +110,13 @@ def test_a_label_that_the_model_does_not_know(fine_tuned: Path, tmp_path: Path) 
         evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "new.tsv"), quiet=True)
 
 
+def test_a_file_with_other_columns_is_not_guessed_at(fine_tuned: Path, tmp_path: Path) -> None:
+    (tmp_path / "docs.csv").write_text('file,kind,body\na.txt,good,"a fine\nfilm"\nb.txt,bad,dull\n')
+    message = "docs.csv: no column 'sentence' and no column 'label', as the training file had; choose with "
+    with pytest.raises(UserError, match=f"{message}--text_column and --label_column: file, kind, body.$"):
+        evaluate(str(fine_tuned / "classification" / "run"), str(tmp_path / "docs.csv"), quiet=True)
+
+
 def test_a_file_without_labels_gets_the_command_for_it(fine_tuned: Path, tmp_path: Path) -> None:
     (tmp_path / "new.conll").write_text("Ida\nlives\n")
     with pytest.raises(UserError, match=r"so there are no labels\. For answers alone: spanelectra predict --model"):

@@ -11,6 +11,8 @@ from collections.abc import Iterable
 
 # Characters that are shown of a long message's beginning and of its end.
 _HALF = 1000
+# Characters that are shown of a cell.
+_CELL = 60
 
 
 class UserError(ValueError):
@@ -35,6 +37,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     nearest = initials[:1] if len(letters) > 1 else []
     nearest = nearest or difflib.get_close_matches(letters, known, n=1, cutoff=0.6)
     return f" Did you mean '{known[nearest[0]]}'?" if nearest else ""
+
+
+def shortened(cell: object) -> str:
+    """What a cell of a file holds, for a sentence of ours: its beginning, on one line."""
+    line = " ".join(str(cell).split())
+    return line if len(line) <= _CELL else f"{line[: _CELL - 1]}…"
 
 
 def reason_of(error: BaseException | str) -> str:

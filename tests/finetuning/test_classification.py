@@ -67,6 +67,25 @@ def test_check_refuses_a_label_that_training_never_saw() -> None:
         classification.check(examples(["good", "bad", "god"], "b"), "dev.tsv")
 
 
+def test_a_label_that_is_a_page_long_is_quoted_on_one_line() -> None:
+    classification = task()
+    classification.fit(examples(["good", "bad"]))
+    with pytest.raises(UserError, match=r"the label '(a line ){8}a l…' is not among those of the training file"):
+        classification.check(examples(["a line\n" * 45]), "dev.tsv")
+
+
+def test_the_columns_of_training_are_remembered_for_other_files(write: Write) -> None:
+    trained, other = task(), task()
+    trained.fit(trained.read(write("text,label", "fine,good", "bad,poor", name="train.csv")))
+    # while it is trained other files are read as they are
+    assert trained.read(write("sentence,label", "fine,good", name="dev.csv"))[0].text == "fine"
+    other.load_state(json.loads(json.dumps(trained.state())))
+    assert other.read(write("note,label,text", "-,good,fine", name="more.csv"))[0].text == "fine"
+    with pytest.raises(UserError, match="no column 'text' and no column 'label', as the training file had; choose"):
+        other.read(write("file,kind,body", "a.txt,fine,good", name="docs.csv"))
+    assert other.state() == trained.state()
+
+
 def test_check_names_classes_without_examples() -> None:
     classification = task()
     classification.fit(examples([str(n % 8) for n in range(80)]))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -67,6 +68,32 @@ def test_what_each_column_was_taken_for_is_said(
     assert read_examples(path, arguments, labelled=True).columns == columns
 
 
+def test_a_file_that_names_its_columns_is_read_by_those_of_the_training_file(write: Write) -> None:
+    settings = FineTuningArguments(task="classification", model="m", train="t", dev="d", out_dir="o").resolved()
+    assert read_examples(write("a fine film\tgood", "a bad one\tpoor"), settings, labelled=True).names == {}
+    trained = write("body,source,kind", "fine,web,good", "bad,web,poor", name="train.csv")
+    columns = read_examples(trained, settings, labelled=True).names
+    assert columns == {"text_column": "body", "label_column": "kind"}
+
+    def again(*lines: str, labelled: bool = True, **chosen: str) -> list[tuple[str, str | float | None]]:
+        arguments = replace(settings, **chosen)
+        path = write(*lines, name="new.csv")
+        found = read_examples(path, arguments, labelled=labelled, trained_on=columns)
+        return [(example.text, example.label) for example in found.examples]
+
+    assert again("Kind,source,Body,note", "good,web,fine,-") == [("fine", "good")]
+    assert again("a fine film,good", "a bad one,poor") == [("a fine film", "good"), ("a bad one", "poor")]
+    assert again("body,note", "fine,-", labelled=False) == [("fine", None)]
+    assert again("file,text,sort", "a,fine,good", text_column="text", label_column="sort") == [("fine", "good")]
+    message = "new.csv: no column 'body' and no column 'kind', as the training file had; choose with --text_column and "
+    with pytest.raises(UserError, match=f"{message}--label_column: file, sort, text."):
+        again("file,sort,text", "a,good,fine")
+    with pytest.raises(UserError, match=r"no column 'body', as the .*; choose with --text_column: file, sort, text\."):
+        again("file,sort,text", "a,good,fine", labelled=False)
+    with pytest.raises(UserError, match=r"no column 'kind', as the .*; choose with --label_column: file, sort, text\."):
+        again("file,sort,text", "a,good,fine", text_column="text")
+
+
 def test_a_label_column_cannot_be_the_text(write: Write) -> None:
     with pytest.raises(UserError, match="must be different columns"):
         read(write("fine\tgood"), text_column="0", label_column="0")
@@ -108,6 +135,7 @@ def test_json_labels_become_names(write: Write) -> None:
         ('{"text": 3, "label": "x"}', False, r"train\.jsonl:2: column 'text' holds int, not text"),
         ('{"text": "a", "label": "x"}', True, r"train\.jsonl:2: column 'label': 'x' is not a number"),
         ('{"text": "a", "label": NaN}', True, "'nan' is not a number"),
+        (json.dumps({"text": "a", "label": "no\nnumber " * 45}), True, "'(no number ){5}no number…' is not a"),
         ('{"text": "a", "label": ""}', True, "the label is missing"),
         ('{"text": "a", "label": Infinity}', True, "'inf' is not a number"),
     ],

@@ -15,7 +15,7 @@ from scipy.stats import NearConstantInputWarning, pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef, r2_score
 from transformers import PreTrainedTokenizerBase
 
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError, did_you_mean, shortened
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.tables import is_number
 from spanelectra.finetuning.task import RUNNING_TEXT, Baseline, Feature, Logits, Prediction, TargetScale, Task
@@ -51,9 +51,15 @@ class Classification(Task):
         self.metric = settings.metric or ("pearson" if settings.regression else "accuracy")
         self.labels: list[str] = []
         self._files_of: dict[str, list[str]] = {}
+        # setting -> column, as the files name them: of every file, of the one that was trained on, and, in a model that
+        # was trained before, of that one, where other files are now read alike
+        self._names_of: dict[str, dict[str, str]] = {}
+        self._trained_on: dict[str, str] = {}
+        self._read_like: dict[str, str] = {}
 
     def read(self, path: str, *, labelled: bool = True) -> list[Example]:
-        found = read_examples(path, self.settings, labelled=labelled)
+        found = read_examples(path, self.settings, labelled=labelled, trained_on=self._read_like)
+        self._names_of[path] = found.names
         self.remark(*found.remarks)
         examples = found.examples
         files = self._files_of.setdefault(found.columns, [])
@@ -64,9 +70,10 @@ class Classification(Task):
         known = [example if example.label in self.labels else replace(example, label=None) for example in examples]
         strange = [old for old, new in zip(examples, known, strict=True) if old.label != new.label]
         if strange:
+            label = shortened(strange[0].label)
             self.remark(
-                f"{path}: {len(strange):,} of {len(examples):,} labels (such as '{strange[0].label}') are none of the "
-                "model's and are passed over."
+                f"{path}: {len(strange):,} of {len(examples):,} labels (such as '{label}') are none of the model's "
+                "and are passed over."
             )
         return known
 
@@ -88,6 +95,7 @@ class Classification(Task):
         return notes
 
     def fit(self, train: Sequence[Example]) -> None:
+        self._trained_on = self._names_of.get(train[0].path, {})
         if self.settings.regression:
             self.target_scale = _target_scale(train)
             return
@@ -95,12 +103,12 @@ class Classification(Task):
         self.labels = _in_order(counts)
         path = train[0].path
         if len(counts) < 2:
-            raise UserError(f"{path}: every label is '{self.labels[0]}'; there is nothing to tell apart.")
+            raise UserError(f"{path}: every label is '{shortened(self.labels[0])}'; there is nothing to tell apart.")
         numbers = all(map(is_number, counts))
         if len(counts) > max(20, len(train) / 2):
             raise UserError(
-                f"{path}: {len(counts):,} different labels in {len(train):,} records ('{self.labels[0]}', "
-                f"'{self.labels[1]}', …): is that the label's column? Choose one with --label_column"
+                f"{path}: {len(counts):,} different labels in {len(train):,} records ('{shortened(self.labels[0])}', "
+                f"'{shortened(self.labels[1])}', …): is that the label's column? Choose one with --label_column"
                 + (", or say --regression to predict numbers." if numbers else ".")
             )
         fractions = [label for label in self.labels if numbers and not float(label).is_integer()]
@@ -132,12 +140,11 @@ class Classification(Task):
             return
         for example in examples:
             if example.label is not None and example.label not in self.labels:
-                label = str(example.label)
-                listed = ", ".join(self.labels[:10]) + (", …" if len(self.labels) > 10 else "")
+                label, known = shortened(example.label), [shortened(label) for label in self.labels]
+                listed = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
                 raise UserError(
                     f"{path}:{example.line}: the label '{label}' is not among those of the training file "
-                    f"({listed}).{did_you_mean(label, self.labels)} Add examples of it there, or leave such "
-                    "records out."
+                    f"({listed}).{did_you_mean(label, known)} Add examples of it there, or leave such records out."
                 )
         found = {example.label for example in examples}
         empty = [f"'{label}'" for label in self.labels if label not in found]
@@ -265,10 +272,13 @@ class Classification(Task):
         return f"always '{answers[0]}'" if len(set(answers)) == 1 else None
 
     def state(self) -> dict[str, Any]:
-        return {"labels": self.labels}
+        return {"labels": self.labels, "columns": self._trained_on}
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.labels = list(state["labels"])
+        # what was written before columns were is guessed as ever
+        self._trained_on = {str(setting): str(name) for setting, name in state.get("columns", {}).items()}
+        self._read_like = self._trained_on
 
 
 def _target_scale(train: Sequence[Example]) -> TargetScale:

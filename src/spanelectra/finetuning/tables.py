@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from itertools import islice
@@ -12,7 +13,7 @@ from typing import Any, Literal
 
 from spanelectra.data.records import SEMICOLON, TAB, csv_separator, delimited_rows, json_records, wrong_width
 from spanelectra.data.text_files import COMPRESSIONS, did_you_mean_path
-from spanelectra.errors import UserError, did_you_mean, reason_of
+from spanelectra.errors import UserError, did_you_mean, reason_of, shortened
 
 EXTENSIONS = (".csv", ".tsv", ".txt", ".jsonl", ".json", ".parquet")
 # Rows below the first that are looked at to tell whether it names the columns.
@@ -86,7 +87,8 @@ class Table:
                 f"give a number from 0 to {len(self.columns) - 1}, or --header yes if that line names them."
             )
         raise UserError(
-            f"{self.path}: no column '{column}'; choose one with --{setting}: {', '.join(self.columns)}."
+            f"{self.path}: no column '{column}'; choose one with --{setting}: "
+            f"{textwrap.shorten(', '.join(map(shortened, self.columns)), 500, placeholder=' …')}."
             f"{did_you_mean(column, self.columns)}"
         )
 
@@ -144,9 +146,9 @@ def _from_lines(path: str, extension: str, header: str, names: Collection[str], 
         verdict = _names_columns([row.fields for row in islice(rows, _ROWS_TO_JUDGE_BY)], names)
         named = verdict != "no"
         if verdict == "perhaps":
+            first = ", ".join(map(shortened, rows[0].fields))
             remarks.append(
-                f"{path}: the first line ({', '.join(rows[0].fields)}) is taken for the columns' names; "
-                "if it is a record, say --header no."
+                f"{path}: the first line ({first}) is taken for the columns' names; if it is a record, say --header no."
             )
     if named:
         return Table(path, [name.strip() for name in rows[0].fields], True, rows[1:], remarks)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from spanelectra.errors import UserError
+from spanelectra.errors import UserError, shortened
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.tables import Table, read_table
 
@@ -45,14 +47,18 @@ class LabelledTexts:
         examples: its records.
         columns: which column was taken for what, in words.
         remarks: about guesses and empty texts.
+        names: setting -> the name of the column that was taken; nothing where the file names none.
     """
 
     examples: list[Example]
     columns: str
     remarks: list[str]
+    names: dict[str, str] = field(default_factory=dict)
 
 
-def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -> LabelledTexts:
+def read_examples(
+    path: str, settings: FineTuningArguments, *, labelled: bool, trained_on: Mapping[str, str] | None = None
+) -> LabelledTexts:
     """Read a file of texts.
 
     Args:
@@ -60,16 +66,19 @@ def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -
         settings: columns, header, encoding and whether labels are numbers.
         labelled: whether every record must have a label. If not, one is taken from a column that is named as the
             label's or, without column names, from the last one, if that is not a text.
+        trained_on: ``names`` of the training file: in a file that names its columns they stand for the settings that
+            are not given, and nothing is guessed.
 
     Raises:
         UserError: with file, line and column, for a column, text or label that is missing or not what it must be.
     """
-    wanted = (settings.text_column, settings.text_pair_column, settings.label_column)
+    trained_on = trained_on or {}
+    wanted = (settings.text_column, settings.text_pair_column, settings.label_column, *trained_on.values())
     names = {*TEXT_NAMES, *SECOND_TEXT_NAMES, *LABEL_NAMES, *ID_NAMES}
     names |= {name.lower() for name in wanted if name is not None and not name.lstrip("-").isdigit()}
     table = read_table(path, header=settings.header, names=names, encoding=settings.encoding)
     remarks = list(table.remarks)
-    text, pair, label = _columns(table, settings, labelled, remarks)
+    text, pair, label = _columns(table, settings, labelled, remarks, trained_on)
     texts_at = [text] if pair is None else [text, pair]
     examples = []
     empty = 0
@@ -87,25 +96,31 @@ def read_examples(path: str, settings: FineTuningArguments, *, labelled: bool) -
         remarks.append(f"{empty:,} of {len(examples):,} records of {path} have an empty text.")
     parts = (("text", text), ("second text", pair), ("label", label))
     columns = ", ".join(f"'{table.columns[column]}' is the {what}" for what, column in parts if column is not None)
-    return LabelledTexts(examples, columns if table.named else f"by number, {columns}", remarks)
+    if not table.named:
+        return LabelledTexts(examples, f"by number, {columns}", remarks)
+    taken = {"text_column": text, "label_column": label}
+    # of several columns of one name none can be found again by it
+    unique = {name: table.columns[at] for name, at in taken.items() if at is not None}
+    unique = {name: column for name, column in unique.items() if table.columns.count(column) == 1}
+    return LabelledTexts(examples, columns, remarks, unique)
 
 
 def _columns(
-    table: Table, settings: FineTuningArguments, labelled: bool, remarks: list[str]
+    table: Table, settings: FineTuningArguments, labelled: bool, remarks: list[str], trained_on: Mapping[str, str]
 ) -> tuple[int, int | None, int | None]:
     """Positions of the text, of a pair's second text and of the label."""
     columns = range(len(table.columns))
     guessable = [column for column in columns if not table.named or table.columns[column].lower() not in ID_NAMES]
     if not labelled and len(columns) == 1 and settings.text_pair_column is None:
         return 0, None, None
+    wanted = _wanted(table, settings, labelled, trained_on)
     chosen: dict[str, int] = {}
-    for setting in ("text_column", "text_pair_column", "label_column"):
-        name = getattr(settings, setting)
-        if name is not None and (labelled or setting != "label_column" or table.has(name)):
+    for setting, name in wanted.items():
+        if labelled or setting != "label_column" or table.has(name):
             chosen[setting] = table.index(name, setting)
     text, pair, label = (chosen.get(name) for name in ("text_column", "text_pair_column", "label_column"))
     taken: set[int | None] = {*chosen.values()}
-    if settings.label_column is None and table.named:
+    if "label_column" not in wanted and table.named:
         label = _usual(table, LABEL_NAMES, taken)
     if text is None:
         text = _usual(table, TEXT_NAMES, {*taken, label})
@@ -116,7 +131,7 @@ def _columns(
         text = free[0]
         if len(free) > 1 + (label is None):
             remarks.append(_guess(table, text, "text"))
-    if label is None and settings.label_column is None:
+    if label is None and "label_column" not in wanted:
         free = [column for column in guessable if column not in (text, pair)]
         if labelled and not free:
             count = f"{len(columns)} column{'s' * (len(columns) != 1)}"
@@ -139,10 +154,37 @@ def _columns(
     return text, pair, label
 
 
+def _wanted(
+    table: Table, settings: FineTuningArguments, labelled: bool, trained_on: Mapping[str, str]
+) -> dict[str, str]:
+    """Setting -> the column that it, or else the training file, says.
+
+    Raises:
+        UserError: the columns of the training file are needed and are not there.
+    """
+    wanted = dict(trained_on) if table.named else {}
+    for setting in ("text_column", "text_pair_column", "label_column"):
+        if (name := getattr(settings, setting)) is not None:
+            wanted[setting] = name
+    known = {column.lower() for column in table.columns}
+    missing = [
+        setting
+        for setting in wanted
+        if getattr(settings, setting) is None and wanted[setting].lower() not in known
+        if labelled or setting != "label_column"
+    ]
+    if missing:
+        named = " and ".join(f"no column '{wanted[setting]}'" for setting in missing)
+        options = " and ".join(f"--{setting}" for setting in missing)
+        listed = textwrap.shorten(", ".join(map(shortened, table.columns)), 500, placeholder=" …")
+        raise UserError(f"{table.path}: {named}, as the training file had; choose with {options}: {listed}.")
+    return wanted
+
+
 def _guess(table: Table, column: int, what: str) -> str:
     return (
         f"{table.path}: of {len(table.columns)} columns '{table.columns[column]}' is taken for the {what} "
-        f"('{str(table.rows[0].fields[column])[:40]}'); --{what}_column chooses another."
+        f"('{shortened(table.rows[0].fields[column])}'); --{what}_column chooses another."
     )
 
 
@@ -180,7 +222,9 @@ def _label(value: Any, where: str, regression: bool, labelled: bool) -> str | fl
         if math.isfinite(number):
             return number
         hint = " (write decimals with a point)" if re.fullmatch(r"[-+]?\d+,\d+", name) else ""
-        problem = f"'{name}' is not a number, which --regression needs{hint}" if name else "the label is missing"
+        problem = (
+            f"'{shortened(name)}' is not a number, which --regression needs{hint}" if name else "the label is missing"
+        )
     elif name and name.lower() != "nan":
         return name
     else:

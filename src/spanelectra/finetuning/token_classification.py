@@ -14,7 +14,7 @@ from seqeval.metrics import classification_report
 from sklearn.metrics import accuracy_score, f1_score, precision_recall_fscore_support
 from transformers import DataCollatorForTokenClassification, PreTrainedTokenizerBase
 
-from spanelectra.errors import UserError, did_you_mean
+from spanelectra.errors import UserError, did_you_mean, shortened
 from spanelectra.finetuning.conll_files import Sentence, read_conll
 from spanelectra.finetuning.fine_tuning_args import FineTuningArguments
 from spanelectra.finetuning.running_text import cut_into_words, find_entities
@@ -71,7 +71,7 @@ class TokenClassification(Task):
         if strays and labelled:
             line, tag = _first_place(sentences, strays)
             raise UserError(
-                f"{path}:{line}: '{tag}' is no prefix with a type, as other labels are (B-…, I-…), and not "
+                f"{path}:{line}: '{shortened(tag)}' is no prefix with a type, as other labels are (B-…, I-…), and not "
                 f"'{OUTSIDE}'; is that the label's column?"
             )
         scheme = recognise_scheme(tags)
@@ -83,8 +83,8 @@ class TokenClassification(Task):
             if strange:
                 line, tag = _first_place(converted, strange)
                 self.remark(
-                    f"{path}:{line}: '{tag}' in the labels' column is no label of the model's; the file is read as one "
-                    f"without labels, and of every line only the word. {RUNNING_TEXT_ELSEWHERE}"
+                    f"{path}:{line}: '{shortened(tag)}' in the labels' column is no label of the model's; the file is "
+                    f"read as one without labels, and of every line only the word. {RUNNING_TEXT_ELSEWHERE}"
                 )
                 return [replace(sentence, tags=None) for sentence in sentences]
         # a B- that IOB1 has no need of can be read in one way only
@@ -110,12 +110,14 @@ class TokenClassification(Task):
         texts = [word for sentence in train for word in sentence.words if " " in word]
         if 2 * len(texts) > counts.total():
             raise UserError(
-                f"{path}: most of its words hold spaces ('{texts[0][:40]}'): is it a table of texts? For "
+                f"{path}: most of its words hold spaces ('{shortened(texts[0])}'): is it a table of texts? For "
                 "labels of texts say --task classification; for token every line is a word and its label, and a "
                 "blank line ends a sentence."
             )
         if len(counts) < 2:
-            raise UserError(f"{path}: every label is '{next(iter(counts))}'; there is nothing to tell apart.")
+            raise UserError(
+                f"{path}: every label is '{shortened(next(iter(counts)))}'; there is nothing to tell apart."
+            )
         if len(counts) > max(20, counts.total() / 2):
             raise UserError(
                 f"{path}: {len(counts):,} different labels for {counts.total():,} words; is that the label's column? "
@@ -147,11 +149,12 @@ class TokenClassification(Task):
         strange = counts.keys() - self.labels
         if strange:
             line, label = _first_place(examples, strange)
-            listed = ", ".join(self.labels[:10]) + (", …" if len(self.labels) > 10 else "")
             words = sum(counts[label] for label in strange)
+            label, known_labels = shortened(label), [shortened(label) for label in self.labels]
+            listed = ", ".join(known_labels[:10]) + (", …" if len(known_labels) > 10 else "")
             raise UserError(
                 f"{path}:{line}: the label '{label}' is not among those of the training file ({listed}); "
-                f"{words:,} of {counts.total():,} words have such labels.{did_you_mean(label, self.labels)} Add "
+                f"{words:,} of {counts.total():,} words have such labels.{did_you_mean(label, known_labels)} Add "
                 "examples of it to the training file, or leave such sentences out."
             )
         # of entities the types, for I- need not occur
