@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
+
+from spanelectra.errors import reason_of
+
+# Classes of errors, by name: which library makes the connection changes with the Hub's client.
+_NO_CONNECTION = {"TransportError", "LocalEntryNotFoundError"}
 
 
 def check_model_name(name: str, file: str) -> None:
@@ -27,3 +33,21 @@ def check_model_name(name: str, file: str) -> None:
         raise FileNotFoundError(f"there is no directory '{name}'") from None
     if not isinstance(try_to_load_from_cache(name, file), str):
         HfApi().model_info(name, timeout=10)
+
+
+def out_of_reach(name: str, error: BaseException, looked_for: str = "directory") -> str:
+    """That something is not here, and why the Hub cannot be asked for it; empty where it was asked.
+
+    Args:
+        name: what is looked for.
+        error: what came of it.
+        looked_for: what might have been here.
+    """
+    seen: BaseException | None = error
+    while seen is not None:
+        names = {kind.__name__ for kind in type(seen).__mro__}
+        if isinstance(seen, ConnectionError | TimeoutError | socket.gaierror) or names & _NO_CONNECTION:
+            reason = reason_of(seen).rstrip(".")
+            return f"'{name}' is no {looked_for} here, and the Hugging Face Hub could not be reached ({reason})."
+        seen = seen.__cause__ or seen.__context__
+    return ""

@@ -18,9 +18,10 @@ from transformers import AutoConfig, AutoModel, AutoModelForMaskedLM, PreTrained
 from spanelectra.checkpointing import MODEL_DIRECTORY, list_checkpoints, model_type
 from spanelectra.configuration_spanelectra import SpanElectraConfig
 from spanelectra.console import silent_transformers
+from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.encoder_families import encoder_family, encoder_of, prediction_head_of
 from spanelectra.errors import UserError, reason_of
-from spanelectra.hub import check_model_name
+from spanelectra.hub import check_model_name, out_of_reach
 from spanelectra.modeling_discriminator import SpanElectraDiscriminator
 from spanelectra.modeling_generator import SpanElectraGenerator
 from spanelectra.shared_embeddings import materialise
@@ -152,6 +153,8 @@ def read_encoder_config(directory: str | Path, flag: str = "--init_from") -> Pre
                 f"{flag} {directory} is a run: `spanelectra export` writes its encoders as Hugging Face models; give "
                 "one of those."
             ) from error
+        if not Path(directory).is_dir() and (sentence := out_of_reach(str(directory), error)):
+            raise UserError(f"{flag}: {sentence}{did_you_mean_path(Path(directory))}") from error
         found = next((part for part, kind in kinds.items() if kind is not None), None)
         hint = f" Did you mean '{found}'?" if found not in (None, Path(directory)) else ""
         raise UserError(f"{flag} {directory}: no Hugging Face model there ({reason_of(error)}).{hint}") from error

@@ -271,7 +271,7 @@ def test_a_name_that_is_neither_a_file_nor_a_dataset(tmp_path, monkeypatch):
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", unreachable)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "corpus").mkdir()
-    message = r"'corpsu' is neither a file or folder nor a dataset that loads.*'corpus'.*\(no route to the Hub\)"
+    message = r"'corpsu' is no file or folder here, and the .* not be reached \(no route to the Hub\)\..*'corpus'"
     with pytest.raises(UserError, match=message):
         texts("corpsu")
 

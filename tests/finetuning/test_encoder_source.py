@@ -159,7 +159,7 @@ def test_a_damaged_run_is_named(joint_run: Path, tmp_path: Path) -> None:
 
 
 def test_a_directory_with_nothing(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="holds no tokenizer that opens"):
+    with pytest.raises(UserError, match="holds no tokenizer: there is none of"):
         open_encoder(str(tmp_path))
 
 

@@ -254,7 +254,7 @@ def test_divergence_keeps_finished_seeds(
     [
         ({"dev": "{tmp}/dev.tsv"}, "dev.tsv:3: the label 'unheard' is not among those"),
         ({"train": "{tmp}/nowhere.tsv"}, "There is no file"),
-        ({"model": "{tmp}"}, "holds no tokenizer that opens"),
+        ({"model": "{tmp}"}, "holds no tokenizer: there is none of"),
         ({"label_column": "7"}, "no column 7"),
         ({"metric": "f2"}, "metric 'f2' does not fit"),
     ],

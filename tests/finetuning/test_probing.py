@@ -88,7 +88,7 @@ def test_mistakes_come_before_any_work(
         probe(model, str(folder), train_examples=1)
     with pytest.raises(UserError, match="epochs must be above 0"):
         probe(model, str(folder), epochs=0)
-    with pytest.raises(UserError, match="holds no tokenizer that opens"):
+    with pytest.raises(UserError, match="holds no tokenizer: there is none of"):
         probe(str(tmp_path), str(folder))
     shutil.copytree(folder, tmp_path / "tasks")
     (tmp_path / "tasks" / "token" / "dev.conll").write_text("alone\n")

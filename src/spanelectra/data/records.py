@@ -14,6 +14,7 @@ from typing import Any
 
 from spanelectra.data.text_files import did_you_mean_path, read_lines
 from spanelectra.errors import UserError, did_you_mean, reason_of
+from spanelectra.hub import out_of_reach
 
 ROWS_PER_BATCH = 256
 LARGEST_ROW_GROUP = 1 << 32  # bytes; a row group is decompressed whole
@@ -212,6 +213,8 @@ def _open_dataset(name: str) -> Iterable[dict[str, Any]]:
         reason = reason_of(error)
         if Path(name).is_dir():
             raise UserError(f"'{name}' does not open as a `datasets` directory: {reason}") from None
+        if sentence := out_of_reach(name, error, "file or folder"):
+            raise UserError(f"{sentence}{did_you_mean_path(Path(name))}") from None
         raise UserError(
             f"'{name}' is neither a file or folder nor a dataset that loads.{did_you_mean_path(Path(name))} ({reason})"
         ) from None

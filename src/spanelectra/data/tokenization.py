@@ -27,7 +27,7 @@ from spanelectra.data.text_files import did_you_mean_path
 from spanelectra.data.tokenizer_training import count_characters, save_tokenizer, train_byte_level, train_wordpiece
 from spanelectra.data.word_starts import WordStartTable, word_start_table
 from spanelectra.errors import UserError, reason_of
-from spanelectra.hub import check_model_name
+from spanelectra.hub import check_model_name, out_of_reach
 from spanelectra.recipe_files import checked_value
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ __all__ = ["WordStartTable", "load_tokenizer", "tokenizer_fingerprint", "vocab",
 TokenizerType: TypeAlias = Literal["BPE", "BERT"]
 TRAINING_PIECE_CHARACTERS = 1 << 16  # the trainer gathers a few hundred texts before it counts them
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt", "vocab.txt")
+# Files of which one at least holds the vocabulary of any tokenizer that transformers opens.
+_VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "tekken.json", "*.model", "*.tiktoken")
 
 
 def vocab(
@@ -139,8 +141,12 @@ def vocab(
     }
 
 
-def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(directory: str | Path, what: str = "tokenizer") -> PreTrainedTokenizerFast:
     """Open a fast tokenizer from a local directory or by its name on the Hugging Face Hub.
+
+    Args:
+        directory: directory or name.
+        what: it is, to whoever gave it; a model's tokenizer lies with it.
 
     Raises:
         UserError: nothing there, not a fast tokenizer, or one without [CLS], [SEP], [PAD] or [MASK].
@@ -150,21 +156,28 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     name = str(Path(directory).expanduser())
     try:
         check_model_name(name, "tokenizer_config.json")
+        if Path(name).is_dir():
+            # of some models transformers makes a tokenizer of nothing, which knows no word
+            _check_vocabulary(Path(name))
         # transformers looks into config.json beside it, and does not know the type of our full model
         with silent_transformers():
             tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except UserError:
+        raise
     except Exception as error:  # the Hub, the network and the tokenizer classes raise what they like
         reason = reason_of(error)
         if Path(name).is_file():
-            raise UserError(f"'{directory}' is a file; give the directory of a tokenizer.") from None
+            raise UserError(f"'{directory}' is a file; give the directory of a {what}.") from None
         if Path(name).is_dir():
-            # prepared rows and runs carry theirs in a folder
-            inner = Path(name) / "tokenizer"
-            hint = f" (did you mean '{inner}'?)" if (inner / "tokenizer.json").is_file() else ""
-            raise UserError(f"'{directory}' holds no tokenizer that opens{hint}: {reason}") from None
+            if "sentencepiece or tiktoken" in reason:
+                # neither would help
+                reason = "there is no tokenizer.json, and the other files make none."
+            raise UserError(f"'{directory}' holds no tokenizer that opens: {reason}") from None
         hint = did_you_mean_path(Path(name))
+        if sentence := out_of_reach(str(directory), error):
+            raise UserError(f"{sentence}{hint}") from None
         reason = "" if isinstance(error, FileNotFoundError) else f" ({reason})"
-        raise UserError(f"'{directory}' is neither a directory nor a tokenizer on the Hub.{hint}{reason}") from None
+        raise UserError(f"'{directory}' is neither a directory nor a {what} on the Hub.{hint}{reason}") from None
     if not tokenizer.is_fast:
         raise UserError(f"The tokenizer '{directory}' is not a fast one; it needs a tokenizer.json.")
     missing = [role for role in ("cls", "sep", "pad", "mask") if getattr(tokenizer, f"{role}_token") is None]
@@ -174,6 +187,16 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     # encoders do not chat; templates would be written beside the tokenizer, in files that they name themselves
     tokenizer.chat_template = None
     return tokenizer
+
+
+def _check_vocabulary(directory: Path) -> None:
+    """Raise :class:`UserError` where a directory has none of the files that may hold a tokenizer's vocabulary."""
+    if any(file for pattern in _VOCABULARIES for file in directory.glob(pattern)):
+        return
+    # prepared rows and runs carry theirs in a folder
+    inner = directory / "tokenizer"
+    hint = f"Did you mean '{inner}'?" if (inner / "tokenizer.json").is_file() else "Give a directory that has one."
+    raise UserError(f"'{directory}' holds no tokenizer: there is none of {', '.join(_VOCABULARIES)}. {hint}")
 
 
 def tokenizer_fingerprint(tokenizer: PreTrainedTokenizerFast | Tokenizer) -> str:

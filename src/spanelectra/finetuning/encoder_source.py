@@ -91,7 +91,7 @@ def _open_own(path: Path) -> EncoderSource:
 
 def _open_stock(model: str, fresh: bool) -> EncoderSource:
     # also where the name is unknown, this says so
-    tokenizer = load_tokenizer(model)
+    tokenizer = load_tokenizer(model, "model")
     try:
         with silent_transformers():
             encoder, unfilled = _read_encoder(model, fresh)
