@@ -28,6 +28,8 @@ LONGEST_LINE = 1 << 27  # characters; the longest honest ones are whole data set
 # Text shrinks three- to thirtyfold, and logs a hundredfold.
 LARGEST_EXPANSION = 200
 SMALLEST_BOMB = 1 << 28
+# Every other byte of English in UTF-16 is NUL, and every fourth where half of a text is in other letters.
+_LEAST_OF_UTF16 = 0.2
 XZ_MEMORY = 1 << 28  # `xz -9` needs 65 MiB
 
 
@@ -148,7 +150,9 @@ def _decoded(chunks: Iterator[bytes], name: str, encoding: str, on_bytes: Callab
                 # The decoder may have kept the first bytes of a character from the chunk before.
                 offset = bytes_before + len(chunk) - len(error.object) + error.start
                 if b"\0" in error.object:
-                    raise _binary(name, offset) from None
+                    place = error.object.index(b"\0")
+                    line_number += error.object[:place].count(b"\n")
+                    raise _binary(name, line_number + 1, offset - error.start + place, chunk) from None
                 with contextlib.suppress(UnicodeError):  # a few codecs cannot pass over what is wrong
                     line_number += error.object[: error.start].decode(encoding, errors="replace").count("\n")
                     where = f"line {line_number + 1}, byte offset {offset}"
@@ -158,9 +162,10 @@ def _decoded(chunks: Iterator[bytes], name: str, encoding: str, on_bytes: Callab
                 "Give its encoding, for instance --encoding latin-1, or convert the file."
             ) from None
         if "\0" in text:
+            before = text[: text.index("\0")]
             with contextlib.suppress(UnicodeError):  # nor can they write what they have read
-                bytes_before += len(text[: text.index("\0")].encode(encoding))
-            raise _binary(name, bytes_before)
+                bytes_before += len(before.encode(encoding))
+            raise _binary(name, line_number + before.count("\n") + 1, bytes_before, chunk)
         bytes_before += len(chunk)
         line_number += text.count("\n")
         if first and text:
@@ -169,10 +174,14 @@ def _decoded(chunks: Iterator[bytes], name: str, encoding: str, on_bytes: Callab
         yield newlines.decode(text, final=not chunk)
 
 
-def _binary(name: str, offset: int) -> UserError:
+def _binary(name: str, line: int, offset: int, chunk: bytes) -> UserError:
+    """The error for NUL bytes, of which ``chunk`` holds the first."""
+    where = f"{name} is not text: it holds NUL bytes (line {line}, near byte offset {offset})."
+    if chunk.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) or chunk.count(0) > _LEAST_OF_UTF16 * len(chunk):
+        return UserError(f"{where} Give --encoding utf-16 if that is what it is, or take the file out of the data.")
     return UserError(
-        f"{name} is not text: it holds NUL bytes (near byte offset {offset}). "
-        "Take binary files out of the data, or give --encoding utf-16 if that is what it is."
+        f"{where} Take binary files out of the data; stray ones are removed, for instance, by "
+        "tr -d '\\000' < FILE > NEW."
     )
 
 
