@@ -17,6 +17,7 @@ import yaml
 
 from spanelectra import evaluation, export, pretraining, quickstart
 from spanelectra.callbacks import RunStopped, TrainingDiverged
+from spanelectra.checkpointing import CONFIG_NAME
 from spanelectra.cli import COMMANDS, main
 from spanelectra.data import tokenization
 from spanelectra.finetuning import fine_tuning, probing
@@ -144,7 +145,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, module: Any, command: str, error: Exception | None = None) -> list[dict]:
+def stand_in(
+    monkeypatch: pytest.MonkeyPatch, module: Any, command: str, error: BaseException | None = None
+) -> list[dict]:
     """Put a function of the same signature in a command's place; returns what it is called with."""
     calls: list[dict] = []
 
@@ -202,6 +205,19 @@ def test_a_run_that_was_stopped_exits_as_its_signal_says(
     stand_in(monkeypatch, fine_tuning, "finetune", RunStopped(code - 128))
     flags = "--task token --model M --train F --dev F --out_dir OUT"
     assert run("finetune", *flags.split()) == code
+
+
+def test_an_interrupted_run_says_whether_there_is_anything_to_resume(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stand_in(monkeypatch, pretraining, "pretrain", KeyboardInterrupt())
+    command = ("pretrain", "--data", "ROWS", "--out_dir", "OUT")
+    nothing = "interrupted before the first checkpoint: there is nothing to resume; give the command again.\n"
+    for content, said in ((None, nothing), ("tokenizer", nothing), (CONFIG_NAME, "interrupted\n")):
+        if content is not None:
+            (here / "OUT" / content).mkdir(parents=True)
+        assert run(*command) == 130 and capsys.readouterr().err == said
+    assert run("pretrain", "--resume", "RUN") == 130 and capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize("error", [ProcessLost("another one has ended"), TrainingDiverged("the loss is nan")])
@@ -322,7 +338,11 @@ def test_values_of_every_type_arrive(here: Path, monkeypatch: pytest.MonkeyPatch
         ("pretrain", "--data ROWZ --out_dir OUT", "--data: 'ROWZ' does not exist. Did you mean 'ROWS'?"),
         ("pretrain", "--resume elsewhere", "If the run was stopped before its first step, give its command again."),
         ("pretrain", "--data corrupted --out_dir OUT", "It was begun and not finished: give the command again"),
-        ("pretrain", "--resume RUNN", "--resume: 'RUNN' does not exist. Did you mean 'RUN'?"),
+        (
+            "pretrain",
+            "--resume RUNN",
+            "--resume: 'RUNN' does not exist. Did you mean 'RUN'? If the run was stopped before",
+        ),
         ("pretrain", "--data ROWS --out_dir OUT --mask_ratio 0.9", "mask_ratio must be above 0 and at most 0.5"),
         ("finetune", "--preset sst2 --model M --train G --dev 0.1 --out_dir OUT", "--train: 'G' does not exist"),
         (

@@ -65,6 +65,8 @@ HUGGING_FACE_NAMES = {
     "warmup_steps": "warmup_ratio",
     "resume_from_checkpoint": "resume",
 }
+# what a run can be resumed by once it is there; the module that writes it brings torch
+_RUN_CONFIG = "config.yaml"
 # argparse's complaint
 _MISSING = "the following arguments are required: "
 _LOG_LEVEL_HELP = (
@@ -258,7 +260,18 @@ def _run_with_settings(command: str, parser: Any, arguments: list[str]) -> Any:
         print(as_yaml(settings.resolved()), end="")
         return None
     _check_early(command, settings)
-    return _function(command)(settings)
+    try:
+        return _function(command)(settings)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(_nothing_to_resume(command, settings)) from None
+
+
+def _nothing_to_resume(command: str, settings: Any) -> str:
+    """What to say of a run that was interrupted before it wrote what it could be resumed from, else nothing."""
+    is_new = command == "pretrain" and not settings.resume
+    if not is_new or (Path(settings.out_dir).expanduser() / _RUN_CONFIG).exists():
+        return ""
+    return "interrupted before the first checkpoint: there is nothing to resume; give the command again."
 
 
 def _check_early(command: str, settings: Any) -> None:
@@ -277,10 +290,11 @@ def _check_early(command: str, settings: Any) -> None:
             continue
         path = Path(value).expanduser()
         if not path.exists():
-            hint = " If the run was stopped before its first step, give its command again." if name == "resume" else ""
-            raise UserError(
-                f"--{name}: '{value}' does not exist.{_unfinished(path) or did_you_mean_path(path) or hint}"
-            )
+            hint = _unfinished(path) or did_you_mean_path(path)
+            if name == "resume":
+                # a folder of a similar name is there more often than it is meant
+                hint += " If the run was stopped before its first step, give its command again."
+            raise UserError(f"--{name}: '{value}' does not exist.{hint}")
         wanted, found = ("directory", "file") if command == "pretrain" else ("file", "directory")
         if path.is_dir() != (wanted == "directory"):
             raise UserError(f"--{name}: '{value}' is a {found}; give a {wanted}.")
@@ -337,8 +351,8 @@ def main(argv: list[str] | None = None) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interruption:
+        print(str(interruption) or "interrupted", file=sys.stderr)
         return 130
     except OSError as error:
         return _explain_file_error(error)
