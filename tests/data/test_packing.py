@@ -229,6 +229,15 @@ def test_the_printed_summary(make_rows, capsys):
         assert words in printed.err
 
 
+def test_the_summary_says_what_is_a_document_in_the_files_at_hand(make_rows, corpus, tmp_path, capsys):
+    records = tmp_path / "records.csv"
+    records.write_text("text\n" + "the fox and the dog\n" * 30)
+    make_rows(data=str(records), quiet=False)
+    assert "validation (each record is one document)" in capsys.readouterr().err
+    make_rows("both", data=[str(records), str(corpus)], quiet=False)
+    assert "(blank_line: blank lines separate documents; of other files each record is one)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -143,6 +143,9 @@ def test_summary_and_warning(text_file, tmp_path, capsys):
     printed = capsys.readouterr()
     assert "each line is one document" in printed.err and not printed.out
     assert "not 5,000" in printed.err and "lower --min_frequency" in summary["warnings"][0]
+    (tmp_path / "records.jsonl").write_text('{"text": "one"}\n{"text": "two"}\n')
+    vocab(str(tmp_path / "records.jsonl"), str(tmp_path / "of-records"), vocab_size=300)
+    assert "2 (each record is one document)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("level", "quiet"), [(None, True), ("error", False), ("error", True)])

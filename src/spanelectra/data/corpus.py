@@ -57,6 +57,7 @@ class CorpusStatistics:
     """What :func:`iterate_documents` has read so far."""
 
     files: int = 0
+    plain_files: int = 0  # of these, the ones in which the separator decides
     documents: int = 0
     bytes_read: int = 0  # after decompression
     total_bytes: int | None = None  # None where it cannot be known before reading: compressed files, Parquet, datasets
@@ -104,11 +105,21 @@ def iterate_documents(
             statistics.documents += not continues
             yield Document(text, str(source), continues)
         statistics.files += 1
+        statistics.plain_files += _is_plain(source)
         if statistics.documents == documents_before:
             statistics.skipped[str(source)] = "empty"
     if statistics.documents == documents_at_start:
         which = f"'{sources[0]}' is" if len(sources) == 1 else f"all {len(sources)} files are"
         raise UserError(f"No text to read: {which} empty.")
+
+
+def documents_in_words(statistics: CorpusStatistics, document_separator: DocumentSeparator) -> str:
+    """What was a document in the files that were read."""
+    if not statistics.plain_files:
+        return "each record is one document"
+    is_mixed = statistics.plain_files < statistics.files
+    others = "; of other files each record is one" if is_mixed else ""
+    return f"{DOCUMENT_SEPARATOR_MEANINGS[document_separator]}{others}"
 
 
 def find_files(data: str | Path | Sequence[str | Path], statistics: CorpusStatistics | None = None) -> list[Path]:
@@ -204,6 +215,11 @@ def _extension(path: Path) -> str:
     return (path.with_suffix("") if path.suffix.lower() in COMPRESSIONS else path).suffix.lower()
 
 
+def _is_plain(source: Path | str) -> bool:
+    """Whether a source is plain text, not records."""
+    return isinstance(source, Path) and _extension(source) not in RECORD_EXTENSIONS
+
+
 def _read_source(
     source: Path | str,
     document_separator: DocumentSeparator,
@@ -219,7 +235,7 @@ def _read_source(
 
     extension = ".dataset" if isinstance(source, str) else _extension(source)
     path = Path(source)
-    if extension not in (*RECORD_EXTENSIONS, ".dataset"):
+    if _is_plain(source):
         lines = read_lines(path, encoding=encoding, limit=piece_characters, on_bytes=on_bytes)
         return _split_lines(lines, document_separator, piece_characters)
     if extension == ".dataset":

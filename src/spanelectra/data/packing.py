@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from spanelectra.atomic_files import write_directory, write_json
 from spanelectra.data.corpus import (
-    DOCUMENT_SEPARATOR_MEANINGS,
     CorpusStatistics,
     Document,
     DocumentSeparator,
+    documents_in_words,
     iterate_documents,
 )
 from spanelectra.data.counter_random import random_bits, to_uniform
@@ -165,7 +165,7 @@ def prepare(
         "megabytes_per_second": statistics.bytes_read / 1e6 / seconds,
         "peak_memory_mib": peak_memory_mib(),
     }
-    lines = _summary_lines(metadata) | corpus_lines(statistics, seconds)
+    lines = _summary_lines(metadata, statistics) | corpus_lines(statistics, seconds)
     lines["peak memory"] = f"{measured['peak_memory_mib']:.0f} MiB"
     print_summary(f"rows of {max_seq_length} tokens: {out_dir}", lines, warnings, quiet=quiet)
     return metadata | measured
@@ -272,16 +272,18 @@ def _check_rows(
         warnings.append(f"validation_fraction is raised from {wanted_fraction} to {fraction}, to hold out a row.")
 
 
-def _summary_lines(metadata: dict[str, Any]) -> dict[str, str]:
+def _summary_lines(metadata: dict[str, Any], statistics: CorpusStatistics) -> dict[str, str]:
     train, validation = (metadata["splits"][split] for split in SPLITS)
 
     def both(name: str, form: str) -> str:
         return f"{train[name]:{form}} train, {validation[name]:{form}} validation"
 
-    meaning = DOCUMENT_SEPARATOR_MEANINGS[metadata["document_separator"]]
+    separator = metadata["document_separator"]
+    # records have no separator
+    by = f"{separator}: " if statistics.plain_files else ""
     fraction = metadata["validation_fraction"]
     return {
-        "documents": f"{both('documents', ',')} ({metadata['document_separator']}: {meaning})",
+        "documents": f"{both('documents', ',')} ({by}{documents_in_words(statistics, separator)})",
         **(
             {"held out": f"about {fraction:.3g} of the documents, by a hash of seed and number (--validation_fraction)"}
             if fraction

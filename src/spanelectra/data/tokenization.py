@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from spanelectra.atomic_files import write_directory
 from spanelectra.console import make_console, silent_transformers
 from spanelectra.data.corpus import (
-    DOCUMENT_SEPARATOR_MEANINGS,
     CorpusStatistics,
     DocumentSeparator,
+    documents_in_words,
     iterate_documents,
 )
 from spanelectra.data.output_directory import check_output_directory
@@ -124,7 +124,7 @@ def vocab(
             f"{min_frequency} times. Give more text, or lower --min_frequency or --vocab_size."
         )
     lines = {"type": f"{tokenizer_type}{', lower-cased' if lowercase else ''}", "vocabulary": trained_size}
-    lines |= {"documents": f"{statistics.documents:,} ({DOCUMENT_SEPARATOR_MEANINGS[document_separator]})"}
+    lines |= {"documents": f"{statistics.documents:,} ({documents_in_words(statistics, document_separator)})"}
     print_summary(f"{model_name}: {out_dir}", lines | corpus_lines(statistics, seconds), warnings, quiet=quiet)
     return {
         "out_dir": str(out_dir),

@@ -210,5 +210,8 @@ def _label_index(layout: _Layout, text: int, label_column: str | None, labelled:
     if not labelled:
         return None
     if layout.width == 1:
-        raise UserError(f"{layout.path}:{layout.line}: one column only, so there are no labels.")
+        raise UserError(
+            f"{layout.path}:{layout.line}: one column only, so there are no labels. Columns as in CoNLL files are "
+            "expected: a token and its tag a line, separated by blanks or a tab, and a blank line between sentences."
+        )
     raise UserError(f"{layout.path}: text_column and label_column are the same column, {text}.")
