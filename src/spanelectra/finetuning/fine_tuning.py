@@ -26,7 +26,7 @@ from spanelectra.finetuning.fine_tuning_directory import (
     seed_directory,
     start_run_directory,
 )
-from spanelectra.finetuning.seed_summary import format_spread, is_below, learned_something, rank, summarise_runs
+from spanelectra.finetuning.seed_summary import format_spread, is_no_better, learned_something, rank, summarise_runs
 from spanelectra.finetuning.task import Feature, Logits, Prediction, TargetScale, Task, is_label
 from spanelectra.finetuning.task_data import TaskData, read_task_data
 from spanelectra.finetuning.task_directory import (
@@ -288,11 +288,12 @@ def _judge_results(console: Console, results: dict[str, Any], run: Path) -> None
                 f"{'' if metric == 'r2' else ', or --metric r2'}.",
             )
     words = results["words_alone"]["dev"]
-    if words and not all_collapsed and is_below(results["summary"]["dev"][metric], words["scores"][metric]):
+    if words and not all_collapsed and is_no_better(results["summary"]["dev"][metric], words["scores"][metric]):
         warn(
             console,
-            f"{words['name']} scores more on dev than these seeds: the encoder says no more of this task than its "
-            "words would. More pre-training, or on text closer to the task, may change that.",
+            f"{words['name']} scores {words['scores'][metric]:.2f} on dev, no less than these seeds: nothing shows "
+            "that the encoder says more of this task than its words would. More pre-training, or on text "
+            "closer to the task, may change that.",
         )
     page = f"; all seeds to look at in {run / REPORT_NAME}" if results["config"]["report"] else ""
     say(console, f"{run}: the best seed's model is in {run / MODEL_DIRECTORY}{page}")

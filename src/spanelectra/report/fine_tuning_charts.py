@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from spanelectra.finetuning.seed_summary import format_spread, is_below, learned_something, summarise
+from spanelectra.finetuning.seed_summary import format_spread, is_no_better, learned_something, summarise
 from spanelectra.report.curve_charts import Chart
 from spanelectra.report.findings import Finding
 from spanelectra.report.run_record import RunRecord
@@ -69,12 +69,12 @@ def fine_tuning_findings(record: RunRecord) -> list[Finding]:
         sentence += "." if better else ": little was learned."
         found.append(Finding("good" if better else "problem", sentence))
         words = number(_words_scores(record, "dev").get(metric))
-        if better and words is not None and is_below(summary, words):
+        if better and words is not None and is_no_better(summary, words):
             found.append(
                 Finding(
                     "attention",
-                    f"The words alone, without order or context, score {words:.2f} on dev: the encoder says no more "
-                    "of this task than they would.",
+                    f"The words alone, without order or context, score {words:.2f} on dev, no less than that: nothing "
+                    "shows that the encoder says more of this task than they would.",
                 )
             )
         variance = scores_of(record, "dev").get("r2")
