@@ -199,8 +199,9 @@ def test_in_bfloat16_a_run_learns_alike_keeps_float32_weights_and_goes_on_to_the
     exact = pretrain(small_run(rows, tmp_path / "exact", **{**settings, "bf16": "false"}))
     rounded = pretrain(small_run(rows, tmp_path / "rounded", **settings))
     assert weights(tmp_path / "rounded") != weights(tmp_path / "exact")
-    for name in ("mlm_loss", "sbgo_loss", "ato_loss", "sbpo_loss"):
-        assert rounded["held_out"][name] == pytest.approx(exact["held_out"][name], rel=2e-3)
+    # what is drawn from the generator may fall otherwise by the rounding, and with it what the discriminator judges
+    for name, tolerance in (("mlm_loss", 2e-3), ("sbgo_loss", 2e-3), ("ato_loss", 2e-2), ("sbpo_loss", 2e-2)):
+        assert rounded["held_out"][name] == pytest.approx(exact["held_out"][name], rel=tolerance)
     tensors = load_file(tmp_path / "rounded" / "model" / "model.safetensors")
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float32}
     with monkeypatch.context() as patched:
@@ -279,7 +280,7 @@ class TestRefusals:
             ({"stage": "discriminator", "method": "bert"}, "not bert"),
             ({"generator": "somewhere"}, "--stage discriminator"),
             ({"data": "nowhere"}, "nowhere"),
-            ({"init_from": "nowhere"}, "no Hugging Face model"),
+            ({"init_from": "nowhere"}, "'nowhere' is no directory here"),
             ({"learning_rate": 0.0}, "learning_rate"),
             ({"sharing": "encoder", "generator_size": 0.5}, "own shape"),
             ({"generator_size": 0.3}, "whole fraction"),

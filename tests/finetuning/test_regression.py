@@ -28,7 +28,7 @@ def test_numbers_are_standardised_and_restored(mean: float, deviation: float, la
     restored = regression.target_scale.restored(trained_on)[:, 0]
     assert restored == pytest.approx([example.label for example in read], rel=1e-5, abs=1)
     # what is saved is the model's own business: it is opened without a scale
-    assert regression.state() == {"labels": []}
+    assert regression.state() == {"labels": [], "columns": {}}
 
 
 @pytest.mark.parametrize("labels", [[1e9, 1e9 + 1], [0.0, 1e300], [-1e308, 1e308]])
