@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from efficiency.plan import open_units, plan
+from efficiency.plan import Planned, open_units, plan
 from efficiency.results_file import read_lines, results_path, with_rates
 from efficiency.tiers import read_tier
 from results_page import replace_section, table
@@ -42,12 +43,17 @@ def index_table() -> str:
         tier = with_rates(read_tier(file))
         lines = read_lines(results_path(tier.name))
         planned = plan(tier, lines)
-        done = sum(entry.state == "done" for entry in planned)
-        counted = f"{done} of {done + len(open_units(planned))}"
+        # what smaller budgets have says little of a question about the largest
+        at_largest = [entry for entry in planned if entry.unit.budget == tier.budgets[-1].flops]
         page = f"efficiency/{tier.name}.md"
         name = f"[{tier.name}]({page})" if (RESULTS_PAGE.parent / page).is_file() else tier.name
-        rows.append([name, tier.question, counted])
-    return table(["tier", "what it asks", "runs that are there"], rows)
+        rows.append([name, tier.question, _counted(planned), _counted(at_largest)])
+    return table(["tier", "what it asks", "runs that are there", "at its largest budget"], rows)
+
+
+def _counted(planned: Sequence[Planned]) -> str:
+    done = sum(entry.state == "done" for entry in planned)
+    return f"{done} of {done + len(open_units(planned))}"
 
 
 def _place(file: Path) -> tuple[int, str]:
