@@ -157,6 +157,11 @@ def paired_differences(ours: Scores, other: Scores) -> list[Difference]:
     return results
 
 
+def difference_at(ours: Scores, other: Scores, budget: float) -> Difference | None:
+    """The paired difference at one budget; ``None`` where the two have no seed in common there."""
+    return next((found for found in paired_differences(ours, other) if found.budget == budget), None)
+
+
 def holm(values: Sequence[float]) -> list[float]:
     """P values of several tests, adjusted by Holm's method, in the order given."""
     order = sorted(range(len(values)), key=lambda index: values[index])

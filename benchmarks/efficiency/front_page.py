@@ -11,7 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from efficiency import front_picture
-from efficiency.comparisons import Line, Scores, paired_differences, scores_of, summarise
+from efficiency.comparisons import Line, Scores, difference_at, scores_of, summarise
 from efficiency.goals import baselines_of
 from efficiency.plan import open_units, plan
 from efficiency.results_file import KEY, read_lines, results_path, with_rates
@@ -58,7 +58,7 @@ def score_table() -> str:
         for budget in budgets:
             if not any(line["budget"] == budget for line in lines):
                 continue
-            headings.append(f"{encoder}, {budget:.2g}".replace("e+", "e"))
+            headings.append(f"{encoder}, {_in_short(budget)}")
             for label, method in METHODS.items():
                 mean, entities = (scores_of(lines, method, tasks).get(budget) for tasks in (TASKS, TASKS[:1]))
                 cells[label].append(f"{_cell(mean)} [{_cell(entities)}] ({len(mean)})" if mean and entities else "")
@@ -84,14 +84,17 @@ def gap_table(budgets: Sequence[float] | None = None) -> str:
                     )
                     for other in baselines_of(tier)
                 ]
-                rows.append([label, f"{budget:.2g}".replace("e+", "e"), split, *cells])
+                rows.append([label, _in_short(budget), split, *cells])
     names = {method: label for label, method in METHODS.items()}
     return table(["", "FLOPs", "on", *(f"less {names[other]}" for other in baselines_of(tier))], rows)
 
 
+def _in_short(budget: float) -> str:
+    return f"{budget:.2g}".replace("e+", "e")
+
+
 def _gap(lines: Sequence[Line], ours: str, other: str, tasks: Sequence[str], budget: float, split: str) -> str:
-    pair = (scores_of(lines, name, tasks, split) for name in (ours, other))
-    found = next((difference for difference in paired_differences(*pair) if difference.budget == budget), None)
+    found = difference_at(*(scores_of(lines, name, tasks, split) for name in (ours, other)), budget)
     if found is None:
         return "-"
     return f"{found.mean:+.1f}" + ("" if found.half_width is None else f" ± {found.half_width:.1f}")

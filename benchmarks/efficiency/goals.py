@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from efficiency.comparisons import Line, Scores, flops_needed, holm, paired_differences, scores_of
+from efficiency.comparisons import Line, Scores, difference_at, flops_needed, holm, scores_of
 from efficiency.tiers import Budget, Tier
 
 SIGNIFICANT = 0.05
@@ -140,8 +140,7 @@ def _gains(tier: Tier, scores: dict[str, Scores], budget: float) -> dict[str, tu
     """Points of ours above each baseline, and p after Holm; nothing where one of them cannot be told."""
     means, values = {}, []
     for name in baselines_of(tier):
-        differences = paired_differences(scores[tier.ours], scores[name])
-        there = next((difference for difference in differences if difference.budget == budget), None)
+        there = difference_at(scores[tier.ours], scores[name], budget)
         if there is None or there.p is None:
             return {}
         means[name] = there.mean

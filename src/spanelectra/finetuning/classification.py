@@ -51,10 +51,10 @@ class Classification(Task):
         self.metric = settings.metric or ("pearson" if settings.regression else "accuracy")
         self.labels: list[str] = []
         self._files_of: dict[str, list[str]] = {}
-        # setting -> column, as the files name them: of every file, of the one that was trained on, and, in a model that
-        # was trained before, of that one, where other files are now read alike
+        # setting -> the column that it was, by name: in each file that was read, and in the training file
         self._names_of: dict[str, dict[str, str]] = {}
         self._trained_on: dict[str, str] = {}
+        # the latter once a model is trained: other files are then read by it; until then each is guessed at
         self._read_like: dict[str, str] = {}
 
     def read(self, path: str, *, labelled: bool = True) -> list[Example]:

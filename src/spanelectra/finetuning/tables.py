@@ -59,6 +59,10 @@ class Table:
             return False
         return True
 
+    def columns_in_words(self) -> str:
+        """The columns' names, for a sentence of ours: no more than a few lines of them."""
+        return textwrap.shorten(", ".join(map(shortened, self.columns)), 500, placeholder=" …")
+
     def index(self, column: str, setting: str) -> int:
         """Position of a column.
 
@@ -87,8 +91,7 @@ class Table:
                 f"give a number from 0 to {len(self.columns) - 1}, or --header yes if that line names them."
             )
         raise UserError(
-            f"{self.path}: no column '{column}'; choose one with --{setting}: "
-            f"{textwrap.shorten(', '.join(map(shortened, self.columns)), 500, placeholder=' …')}."
+            f"{self.path}: no column '{column}'; choose one with --{setting}: {self.columns_in_words()}."
             f"{did_you_mean(column, self.columns)}"
         )
 

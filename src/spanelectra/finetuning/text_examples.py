@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -176,8 +175,9 @@ def _wanted(
     if missing:
         named = " and ".join(f"no column '{wanted[setting]}'" for setting in missing)
         options = " and ".join(f"--{setting}" for setting in missing)
-        listed = textwrap.shorten(", ".join(map(shortened, table.columns)), 500, placeholder=" …")
-        raise UserError(f"{table.path}: {named}, as the training file had; choose with {options}: {listed}.")
+        raise UserError(
+            f"{table.path}: {named}, as the training file had; choose with {options}: {table.columns_in_words()}."
+        )
     return wanted
 
 
